@@ -1,0 +1,1 @@
+//! The client and server of Likeness as one binary.

@@ -1,0 +1,2 @@
+//! The `likeness` binary.
+fn main() {}
