@@ -28,12 +28,12 @@ pub struct Grant {
     /// The base model to work with.
     pub base_model: ModelDigest,
     /// What to do.
-    pub work: Work,
+    pub work: Assignment,
 }
 
 /// What to do.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Work {
+pub enum Assignment {
     /// Learn a subject's embedding.
     Train(TrainWork),
     /// Draw some avatars of one subject.
@@ -42,7 +42,7 @@ pub enum Work {
     Assemble(AssembleWork),
 }
 
-impl Work {
+impl Assignment {
     /// The kind of task this is.
     pub fn kind(&self) -> TaskKind {
         match self {
@@ -123,9 +123,9 @@ impl TryFrom<v1::Grant> for Grant {
             output_prefix: wire.output_prefix.parse()?,
             base_model: wire.base_model.parse()?,
             work: match present("work", wire.work)? {
-                Wire::Train(wire) => Work::Train(wire.try_into()?),
-                Wire::Render(wire) => Work::Render(wire.try_into()?),
-                Wire::Assemble(wire) => Work::Assemble(wire.try_into()?),
+                Wire::Train(wire) => Assignment::Train(wire.try_into()?),
+                Wire::Render(wire) => Assignment::Render(wire.try_into()?),
+                Wire::Assemble(wire) => Assignment::Assemble(wire.try_into()?),
             },
         })
     }

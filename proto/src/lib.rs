@@ -12,6 +12,7 @@ mod keys;
 mod kinds;
 mod object;
 mod refusal;
+mod secret;
 mod spec;
 mod subject;
 mod submit;
@@ -26,7 +27,7 @@ pub use fleet::{
     BaseModel, Completion, Evaluation, Failure, LeaseAsk, Outcome, Progress, Registration, Release, Renewal, Renewals,
     TaskResult, TrainReport,
 };
-pub use grant::{AssembleWork, Grant, RenderWork, Shot, TrainWork, Work};
+pub use grant::{AssembleWork, Assignment, Grant, RenderWork, Shot, TrainWork};
 pub use ids::{Fence, IdError, Incarnation, JobId, LeaseId, ModelDigest, SubjectName, TaskId, TenantId};
 pub use keys::{
     CONTACT_SHEET_NAME, EMBEDDING_NAME, ObjectKey, ObjectKind, Prefix, avatar_name, checkpoint_name, kind_of,
@@ -35,6 +36,7 @@ pub use keys::{
 pub use kinds::{Capacity, Parameterization, Scheduler, StopReason, TaskKind, Templates, UnknownName, Verdict};
 pub use object::{Avatar, Checkpoint, ObjectRef, Photo, Sha256};
 pub use refusal::{NoDetail, Refusal};
+pub use secret::{Bearer, Secret, SecretError};
 pub use spec::{
     Method, ModelFacts, Prompt, RENDER_DEFAULTS, RenderDefaults, RenderSpec, TRAIN_DEFAULTS, TextualInversion,
     TrainDefaults, TrainSpec,

@@ -1,1 +1,25 @@
-//! placeholder
+//! The life of a node that works for a coordinator: register, lease, renew, report, drain. Knows nothing of what the
+//! work is, no tensors and no SQL.
+//!
+//! A trainer and a sampler are each an implementation of [`Work`]; [`run`] does all the rest.
+
+mod backoff;
+mod bucket;
+mod client;
+mod held;
+mod node;
+mod progress;
+mod register;
+mod renewals;
+mod reports;
+mod stop;
+mod supervise;
+mod task;
+mod work;
+
+pub use backoff::{Backoff, BackoffError};
+pub use bucket::{Bucket, BucketError};
+pub use node::{NodeError, NodeOptions, run};
+pub use stop::{Stop, StopSignal};
+pub use task::{Task, TaskProbe};
+pub use work::{Done, Work, WorkError};
