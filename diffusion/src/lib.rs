@@ -4,6 +4,8 @@
 pub mod digest;
 pub mod embedding;
 pub mod error;
+#[cfg(test)]
+mod golden;
 pub mod model;
 pub mod noise;
 pub mod render;
@@ -16,14 +18,14 @@ pub mod vae;
 
 pub use candle_core::{Device, Tensor};
 pub use digest::ModelDigest;
-pub use embedding::{Embedding, Facts};
+pub use embedding::{Base, Embedding, EmbeddingError, Facts};
 pub use error::LoadError;
 pub use model::BaseModel;
 pub use noise::{NoiseKey, Purpose};
 pub use render::{Look, RenderError, RgbPixels, Shot, Start, render};
-pub use samplers::SamplerKind;
-pub use schedule::NoiseSchedule;
+pub use samplers::{BadSteps, Sampler, SamplerKind, UnknownSampler};
+pub use schedule::{NoiseSchedule, Prediction};
 pub use text_encoder::TextEncoder;
-pub use tokenizer::{Placeholder, Prompt, Slot, Tokenizer};
+pub use tokenizer::{Placeholder, Prompt, Slot, TokenizeError, Tokenizer};
 pub use unet::Unet;
 pub use vae::Vae;
