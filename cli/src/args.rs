@@ -1,0 +1,259 @@
+//! The command line.
+
+mod job;
+
+pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
+
+use crate::exit;
+use clap::{Args, Parser, Subcommand};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Turns a handful of photos of a subject into avatars.
+#[derive(Debug, Parser)]
+#[command(
+    name = "likeness",
+    version,
+    max_term_width = 110,
+    after_help = "`likeness exit-codes` lists how commands end."
+)]
+pub struct Cli {
+    /// What holds for every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "For every command")]
+pub struct Global {
+    /// Settings file [default: likeness.toml in the state folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// State folder [default: ~/.local/share/likeness]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Server to call [default: the one of the state folder]
+    #[arg(long, global = true, value_name = "URL")]
+    pub server: Option<String>,
+    /// File with the access token [default: `token` in the state folder]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Base model, a Stable Diffusion 1.x or 2.x directory [default: the bundled avatar-tiny]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub model: Option<PathBuf>,
+    /// Threads that compute; 0: all cores
+    #[arg(long, global = true, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Log filter, like `info` or `likeness_worker=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// The flags that are settings.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let given = [
+            ("state", path(&self.state)),
+            ("server", self.server.clone()),
+            ("token_file", path(&self.token_file)),
+            ("model", path(&self.model)),
+            ("threads", self.threads.map(|threads| threads.to_string())),
+            ("log", self.log.clone()),
+        ];
+        given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Learn a bundled subject and draw it, start to end, in this process
+    Demo(DemoArgs),
+    /// Run coordinator, trainer and sampler until stopped
+    Up(ListenArgs),
+    /// Run a coordinator alone
+    Coordinator(ServeArgs),
+    /// Run a trainer for a coordinator
+    Trainer(WorkerArgs),
+    /// Run a sampler for a coordinator
+    Sampler(WorkerArgs),
+    /// Send photos and ask for avatars
+    Submit(Box<SubmitArgs>),
+    /// Follow a job until it has ended
+    Watch(JobArg),
+    /// List jobs, newest first
+    List {
+        /// Jobs at most
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+    },
+    /// Show a job
+    Show(JobArg),
+    /// Download a job's avatars, contact sheets and embeddings
+    Fetch {
+        /// Job to fetch
+        job: String,
+        /// Folder to write to; a folder for each subject is made in it
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Stop a job; what is finished stays
+    Cancel(JobArg),
+    /// Erase all that there is of a subject, and print a receipt
+    Forget {
+        /// Subject to erase
+        subject: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// List subjects
+    Subjects,
+    /// Export or inspect embeddings
+    Embedding {
+        /// What to do.
+        #[command(subcommand)]
+        command: EmbeddingCommand,
+    },
+    /// Draw one picture with an embedding, without a service
+    Render(RenderArgs),
+    /// Show the settings in force and where each came from
+    Config,
+    /// Show the version
+    Version,
+    /// List the exit codes
+    #[command(after_help = exit::table())]
+    ExitCodes,
+}
+
+/// Names a job.
+#[derive(Debug, Args)]
+pub struct JobArg {
+    /// The job
+    pub job: String,
+}
+
+/// What `embedding` does.
+#[derive(Debug, Subcommand)]
+pub enum EmbeddingCommand {
+    /// Download a subject's newest embedding
+    Export {
+        /// The subject
+        subject: String,
+        /// File to write
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Say what an embedding file holds
+    Inspect {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Folder to write to
+    #[arg(long, value_name = "DIR", default_value = "likeness-demo")]
+    pub out: PathBuf,
+    /// Bundled subject to learn
+    #[arg(long, value_name = "NAME", default_value = "subject-02")]
+    pub subject: String,
+    /// Prompts file [default: the bundled one]
+    #[arg(long, value_name = "FILE")]
+    pub prompts: Option<PathBuf>,
+    /// How to learn it.
+    #[command(flatten)]
+    pub train: TrainArgs,
+}
+
+/// Where to listen.
+#[derive(Debug, Default, Args)]
+pub struct ListenArgs {
+    /// Address to listen on, on this machine [default: 127.0.0.1:7431]
+    #[arg(long, value_name = "HOST:PORT", conflicts_with = "port")]
+    pub listen: Option<SocketAddr>,
+    /// Port to listen on, on 127.0.0.1; 0: any that is free
+    #[arg(long)]
+    pub port: Option<u16>,
+}
+
+impl ListenArgs {
+    /// The flags that are settings.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        let port = self.port.map(|port| format!("127.0.0.1:{port}"));
+        let listen = self.listen.map(|address| address.to_string()).or(port);
+        listen.map(|address| ("listen", address)).into_iter().collect()
+    }
+}
+
+/// Arguments of `coordinator`.
+#[derive(Debug, Default, Args)]
+pub struct ServeArgs {
+    /// Where to listen.
+    #[command(flatten)]
+    pub listen: ListenArgs,
+    /// Where objects lie, file:///… [default: the folder `bucket` in the state folder]
+    #[arg(long, value_name = "URL")]
+    pub bucket: Option<String>,
+}
+
+/// Arguments of `trainer` and `sampler`.
+#[derive(Debug, Default, Args)]
+pub struct WorkerArgs {
+    /// Where objects lie, file:///… [default: the folder `bucket` in the state folder]
+    #[arg(long, value_name = "URL")]
+    pub bucket: Option<String>,
+    /// The worker's name, the same over restarts [default: its role]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Tasks at the same time [default: 1]
+    #[arg(long)]
+    pub slots: Option<usize>,
+}
+
+impl Command {
+    /// The flags of this command that are settings.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        match self {
+            Self::Up(listen) => listen.settings(),
+            Self::Coordinator(serve) => {
+                let bucket = serve.bucket.clone().map(|url| ("bucket", url));
+                serve.listen.settings().into_iter().chain(bucket).collect()
+            }
+            Self::Trainer(worker) => worker.settings("trainer_slots"),
+            Self::Sampler(worker) => worker.settings("sampler_slots"),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether it runs until stopped, so that its log says what happens.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Coordinator(_) | Self::Trainer(_) | Self::Sampler(_))
+    }
+}
+
+impl WorkerArgs {
+    fn settings(&self, slots: &'static str) -> Vec<(&'static str, String)> {
+        let slots = self.slots.map(|count| (slots, count.to_string()));
+        let bucket = self.bucket.clone().map(|url| ("bucket", url));
+        let name = self.name.clone().map(|name| ("name", name));
+        slots.into_iter().chain(bucket).chain(name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

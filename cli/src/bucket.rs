@@ -1,0 +1,85 @@
+//! Opens the bucket that objects lie in: for now a folder.
+
+use crate::exit::{Exit, Failure};
+use crate::state_dir::StateDir;
+use object_store::local::LocalFileSystem;
+use std::fmt::Display;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const SCHEME: &str = "file://";
+
+/// The folder that `url` names; without one, `bucket` in the state folder.
+///
+/// # Errors
+/// [`Exit::Setting`] for another kind of URL.
+pub fn folder(url: Option<&str>, state: &StateDir) -> Result<PathBuf, Failure> {
+    let Some(url) = url else { return Ok(state.bucket()) };
+    let path = url.strip_prefix(SCHEME).filter(|path| path.starts_with('/'));
+    path.map(PathBuf::from).ok_or_else(|| {
+        Failure::new(
+            Exit::Setting,
+            format!("the bucket `{url}` is not supported; file:///PATH of a folder is accepted"),
+        )
+    })
+}
+
+/// Opens a folder as a bucket, made if needed. Writes are synced before they are said to be done.
+///
+/// # Errors
+/// [`Exit::Bucket`] when it cannot be made or written.
+pub fn open(folder: &Path) -> Result<Arc<LocalFileSystem>, Failure> {
+    fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
+    probe(folder).map_err(|error| unwritable(folder, &error))?;
+    let bucket = LocalFileSystem::new_with_prefix(folder).map_err(|error| unwritable(folder, &error))?;
+    Ok(Arc::new(bucket.with_fsync(true).with_automatic_cleanup(true)))
+}
+
+fn probe(folder: &Path) -> std::io::Result<()> {
+    let path = folder.join(format!(".probe.{}", std::process::id()));
+    fs::write(&path, b"can this be written?")?;
+    fs::remove_file(path)
+}
+
+fn unwritable(folder: &Path, error: &dyn Display) -> Failure {
+    Failure::new(
+        Exit::Bucket,
+        format!("the bucket folder {} cannot be written: {error}; make it writable or name another", folder.display()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_url_names_a_folder() {
+        let state = StateDir::at("/state");
+        assert_eq!(folder(Some("file:///data/bucket"), &state).unwrap(), PathBuf::from("/data/bucket"));
+        assert_eq!(folder(None, &state).unwrap(), PathBuf::from("/state/bucket"));
+    }
+
+    #[test]
+    fn other_urls_are_refused_by_name() {
+        for url in ["s3://bucket", "bucket", "file://host/path"] {
+            let failure = folder(Some(url), &StateDir::at("/state")).unwrap_err();
+            assert!(failure.exit == Exit::Setting && failure.message.contains(url), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_cannot_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let failure = open(&file.path().join("bucket")).unwrap_err();
+        assert!(failure.exit == Exit::Bucket && failure.message.contains("cannot be written"), "{failure}");
+    }
+
+    #[test]
+    fn a_new_folder_becomes_a_bucket_without_leftovers() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new/bucket");
+        open(&path).unwrap();
+        assert_eq!(fs::read_dir(path).unwrap().count(), 0);
+    }
+}

@@ -1,0 +1,151 @@
+//! Settings: defaults < file < `LIKENESS__*` < flags. Only this module reads the environment.
+
+mod keys;
+mod layers;
+mod secret;
+
+pub use keys::{KEYS, Key, nearest};
+pub use layers::{Origin, Sources};
+pub use secret::{read_token, token};
+
+use crate::exit::{Exit, Failure};
+use likeness_proto::Secret;
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Where a server listens and a client looks when nobody says otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7431";
+
+/// Everything that can be set, with all layers applied. [`KEYS`] documents each.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Settings {
+    /// Base model directory; none: the bundled one.
+    pub model: Option<PathBuf>,
+    /// State folder.
+    pub state: PathBuf,
+    /// Server that the client and the workers call; none: the one whose address is in the state folder.
+    pub server: Option<String>,
+    /// Access token; none: the one in the state folder.
+    #[serde(skip)]
+    pub token: Option<Secret>,
+    /// Which log lines are written, as `tracing` filters.
+    pub log: Option<String>,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Threads that compute; 0: all cores.
+    pub threads: usize,
+    /// Where the server listens.
+    pub listen: SocketAddr,
+    /// Bucket as a `file://` URL; none: `bucket` in the state folder.
+    pub bucket: Option<String>,
+    /// Seconds that the client goes on trying while the server does not answer.
+    retry_seconds: f64,
+    /// Seconds that workers get to hand back their tasks when the server stops.
+    drain_seconds: f64,
+    /// Seconds that a lease lives after each renewal.
+    lease_seconds: f64,
+    /// Times that a task is tried.
+    pub attempts: u32,
+    /// Subjects that are trained at the same time.
+    pub trainer_slots: usize,
+    /// Render tasks that are drawn at the same time.
+    pub sampler_slots: usize,
+    /// The worker's name.
+    pub name: Option<String>,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Settings and where each came from.
+#[derive(Debug)]
+pub struct Resolved {
+    /// The settings.
+    pub settings: Settings,
+    /// Name, value as text (secrets hidden) and origin of every key that has a value, in the order of [`KEYS`].
+    pub rows: Vec<Row>,
+}
+
+/// One setting as it is in force.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Name of the setting.
+    pub key: &'static Key,
+    /// Its value; secrets are hidden; none: not set.
+    pub value: Option<String>,
+    /// The layer it is from.
+    pub origin: Origin,
+}
+
+impl Settings {
+    /// Applies the layers.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] with the key (and the nearest known one) or value that is not accepted, [`Exit::Token`] when
+    /// the token's file cannot be read.
+    pub fn resolve(sources: &Sources) -> Result<Resolved, Failure> {
+        let (table, rows) = layers::merge(sources)?;
+        let refuse = |error: config::ConfigError| Failure::new(Exit::Setting, error.to_string());
+        let secret = |key: &str| table.get::<Option<String>>(key).or_else(absent).map_err(refuse);
+        let token = match (secret("token")?, secret("token_file")?) {
+            (Some(text), _) => Some(token(&text)?),
+            (None, Some(path)) => Some(read_token(Path::new(&path))?),
+            (None, None) => None,
+        };
+        let mut settings: Self = table.try_deserialize().map_err(refuse)?;
+        settings.check()?;
+        settings.token = token;
+        Ok(Resolved { settings, rows })
+    }
+
+    /// How long the client goes on trying while the server does not answer.
+    #[must_use]
+    pub fn retry(&self) -> Duration {
+        Duration::from_secs_f64(self.retry_seconds)
+    }
+
+    /// How long workers get to hand back their tasks when the server stops.
+    #[must_use]
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs_f64(self.drain_seconds)
+    }
+
+    /// How long a lease lives after each renewal.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs_f64(self.lease_seconds)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        within("retry_seconds", self.retry_seconds, 0.0, 86_400.0)?;
+        within("drain_seconds", self.drain_seconds, 0.0, 3_600.0)?;
+        within("lease_seconds", self.lease_seconds, 1.0, 3_600.0)?;
+        within("attempts", f64::from(self.attempts), 1.0, 100.0)?;
+        within("threads", self.threads as f64, 0.0, 4_096.0)?;
+        within("trainer_slots", self.trainer_slots as f64, 1.0, 1_024.0)?;
+        within("sampler_slots", self.sampler_slots as f64, 1.0, 1_024.0)
+    }
+}
+
+fn absent(error: config::ConfigError) -> Result<Option<String>, config::ConfigError> {
+    matches!(error, config::ConfigError::NotFound(_)).then_some(None).ok_or(error)
+}
+
+fn within(key: &str, value: f64, least: f64, most: f64) -> Result<(), Failure> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Setting, format!("the setting {key} is {value}; {least} to {most} is accepted")))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! The names of all settings, and the nearest one to a name that is none.
+
+use super::DEFAULT_LISTEN;
+
+/// A setting that exists.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Key {
+    /// Its name in files; `LIKENESS__` and the upper-case name in the environment.
+    pub name: &'static str,
+    /// Its default; none: not set, or found out when needed.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub help: &'static str,
+}
+
+const fn key(name: &'static str, default: Option<&'static str>, help: &'static str) -> Key {
+    Key { name, default, help }
+}
+
+/// Every setting. The file, the environment and the flags know no others.
+pub const KEYS: &[Key] = &[
+    key("model", None, "base model directory, Stable Diffusion 1.x or 2.x; default: the bundled avatar-tiny"),
+    key("state", None, "state folder; default: ~/.local/share/likeness"),
+    key("server", None, "server that client and workers call; default: the address in the state folder"),
+    key("token", None, "access token; default: the file `token` in the state folder"),
+    key("token_file", None, "file that holds the access token"),
+    key("log", None, "log filter, like `info` or `likeness_worker=debug`; default: info for servers, warn for clients"),
+    key("log_format", Some("text"), "text or json"),
+    key("threads", Some("0"), "threads that compute; 0: all cores"),
+    key("listen", Some(DEFAULT_LISTEN), "address the server listens on, on this machine"),
+    key("bucket", None, "where objects lie, file:///…; default: the folder `bucket` in the state folder"),
+    key("retry_seconds", Some("30"), "how long the client goes on trying while the server does not answer"),
+    key("drain_seconds", Some("20"), "how long workers get to hand back their tasks when the server stops"),
+    key("lease_seconds", Some("15"), "how long a worker may be silent before its tasks are given to another"),
+    key("attempts", Some("5"), "how often a task is tried before it has failed"),
+    key("trainer_slots", Some("1"), "subjects that a trainer trains at the same time"),
+    key("sampler_slots", Some("1"), "render tasks that a sampler draws at the same time"),
+    key("name", None, "the worker's name; default: its role"),
+];
+
+/// The known name that looks most like `name`, if one does.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}
+
+/// ", did you mean …?" or the whole list.
+pub(crate) fn advice<'a>(name: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    match nearest(name, known.clone()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("known are {}", known.into_iter().collect::<Vec<_>>().join(", ")),
+    }
+}

@@ -1,0 +1,149 @@
+use super::*;
+use std::fs;
+
+struct Case {
+    home: tempfile::TempDir,
+    sources: Sources,
+}
+
+impl Case {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let environment = [("HOME".to_owned(), home.path().display().to_string())].into();
+        Self { home, sources: Sources { environment, ..Sources::default() } }
+    }
+
+    fn file(mut self, text: &str) -> Self {
+        let path = self.home.path().join("my.toml");
+        fs::write(&path, text).unwrap();
+        self.sources.file = Some(path);
+        self
+    }
+
+    fn variable(mut self, name: &str, value: &str) -> Self {
+        self.sources.environment.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
+    fn flag(mut self, name: &'static str, value: &str) -> Self {
+        self.sources.flags.push((name, value.to_owned()));
+        self
+    }
+
+    fn resolve(&self) -> Resolved {
+        Settings::resolve(&self.sources).unwrap()
+    }
+
+    fn refusal(&self) -> Failure {
+        Settings::resolve(&self.sources).unwrap_err()
+    }
+}
+
+fn origin_of<'a>(resolved: &'a Resolved, name: &str) -> &'a Origin {
+    &resolved.rows.iter().find(|row| row.key.name == name).unwrap().origin
+}
+
+#[test]
+fn without_any_layer_the_defaults_hold() {
+    let case = Case::new();
+    let settings = case.resolve().settings;
+    assert_eq!(settings.listen.to_string(), DEFAULT_LISTEN);
+    assert_eq!(settings.state, case.home.path().join(".local/share/likeness"));
+    assert_eq!(settings.retry(), Duration::from_secs(30));
+    assert_eq!(settings.log_format, LogFormat::Text);
+}
+
+#[test]
+fn each_layer_wins_over_the_ones_below() {
+    let case = Case::new().file("attempts = 3\nthreads = 3\nlease_seconds = 3");
+    let case = case.variable("LIKENESS__THREADS", "4").variable("LIKENESS__LEASE_SECONDS", "4");
+    let resolved = case.flag("lease_seconds", "5").resolve();
+    assert_eq!(resolved.settings.attempts, 3);
+    assert_eq!(resolved.settings.threads, 4);
+    assert_eq!(resolved.settings.lease(), Duration::from_secs(5));
+    assert!(matches!(origin_of(&resolved, "attempts"), Origin::File(path) if path.ends_with("my.toml")));
+    assert_eq!(*origin_of(&resolved, "threads"), Origin::Environment("LIKENESS__THREADS".to_owned()));
+    assert_eq!(*origin_of(&resolved, "lease_seconds"), Origin::Flag);
+    assert_eq!(*origin_of(&resolved, "log_format"), Origin::Default);
+}
+
+#[test]
+fn the_state_folders_own_file_is_read_unless_another_is_named() {
+    let case = Case::new();
+    let state = case.home.path().join("state");
+    fs::create_dir(&state).unwrap();
+    fs::write(state.join("likeness.toml"), "threads = 7").unwrap();
+    let case = case.flag("state", state.to_str().unwrap());
+    assert_eq!(case.resolve().settings.threads, 7);
+    assert_eq!(case.file("attempts = 2").resolve().settings.threads, 0);
+}
+
+#[test]
+fn the_state_folders_own_file_cannot_move_the_state() {
+    let case = Case::new();
+    fs::write(case.home.path().join("likeness.toml"), "state = \"/elsewhere\"").unwrap();
+    let state = case.home.path().display().to_string();
+    assert_eq!(case.flag("state", &state).refusal().exit, Exit::Setting);
+}
+
+#[test]
+fn an_unknown_key_in_a_file_is_refused_with_the_nearest() {
+    let failure = Case::new().file("lease_secs = 3").refusal();
+    assert_eq!(failure.exit, Exit::Setting);
+    assert!(failure.message.contains("`lease_secs`") && failure.message.contains("my.toml"), "{failure}");
+    assert!(failure.message.contains("did you mean `lease_seconds`?"), "{failure}");
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_nearest() {
+    let failure = Case::new().variable("LIKENESS__TREADS", "3").refusal();
+    assert!(failure.message.contains("did you mean `threads`?"), "{failure}");
+    assert_eq!(Case::new().variable("LIKENESS__LISTEN__PORT", "3").refusal().exit, Exit::Setting);
+}
+
+#[test]
+fn other_programs_variables_are_left_alone() {
+    Case::new().variable("LIKENESSES", "3").variable("PATH", "/bin").resolve();
+}
+
+#[test]
+fn values_of_the_wrong_kind_or_range_are_refused_by_name() {
+    let failure = Case::new().file("threads = \"many\"").refusal();
+    assert!(failure.exit == Exit::Setting && failure.message.contains("threads"), "{failure}");
+    let failure = Case::new().flag("lease_seconds", "0.1").refusal();
+    assert!(failure.message.contains("lease_seconds is 0.1; 1 to 3600"), "{failure}");
+    assert_eq!(Case::new().flag("listen", "nowhere").refusal().exit, Exit::Setting);
+    assert_eq!(Case::new().file("log_format = \"xml\"").refusal().exit, Exit::Setting);
+    assert_eq!(Case::new().file("threads = ").refusal().exit, Exit::Setting);
+}
+
+#[test]
+fn a_secret_may_come_from_a_file_and_never_shows() {
+    let case = Case::new();
+    let path = case.home.path().join("secret");
+    fs::write(&path, "abc123\n").unwrap();
+    let case = case.file("token = \"from-the-file\"").variable("LIKENESS__TOKEN_FILE", path.to_str().unwrap());
+    let resolved = case.resolve();
+    assert_eq!(resolved.settings.token, Some(token("abc123").unwrap()));
+    assert!(!format!("{resolved:?}").contains("abc123"));
+}
+
+#[test]
+fn a_token_of_digits_is_taken_as_it_is() {
+    let settings = Case::new().variable("LIKENESS__TOKEN", "001e5").resolve().settings;
+    assert_eq!(settings.token, Some(token("001e5").unwrap()));
+}
+
+#[test]
+fn a_missing_or_empty_token_file_is_a_failure_of_its_own() {
+    let case = Case::new();
+    let missing = case.home.path().join("missing").display().to_string();
+    let failure = case.flag("token_file", &missing).refusal();
+    assert!(failure.exit == Exit::Token && failure.message.contains(&missing), "{failure}");
+}
+
+#[test]
+fn token_and_token_file_in_one_layer_are_refused() {
+    let failure = Case::new().file("token = \"a\"\ntoken_file = \"b\"").refusal();
+    assert!(failure.message.contains("both token and token_file"), "{failure}");
+}
