@@ -1,6 +1,7 @@
 //! The frozen Stable Diffusion: tokenizer, text encoder with a splice for learned rows, UNet, VAE, noise schedule,
 //! samplers and embedding files. Knows tensors and files; knows nothing of jobs, networks or runtimes.
 
+pub mod config;
 pub mod digest;
 pub mod embedding;
 pub mod error;
@@ -15,6 +16,9 @@ pub mod text_encoder;
 pub mod tokenizer;
 pub mod unet;
 pub mod vae;
+
+mod ops;
+mod weights;
 
 pub use candle_core::{Device, Tensor};
 pub use digest::ModelDigest;

@@ -29,7 +29,8 @@ pub struct BaseModel {
     pub digest: ModelDigest,
     /// The directory's name, for people.
     pub name: String,
-    native_size: usize,
+    /// Where its tensors live.
+    pub device: Device,
 }
 
 impl BaseModel {
@@ -37,12 +38,68 @@ impl BaseModel {
     ///
     /// # Errors
     /// Every missing, surplus or misshapen tensor and every missing or corrupt file is named.
-    pub fn load(_dir: &Path, _device: &Device) -> Result<Self, LoadError> {
-        unimplemented!("being written")
+    pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        if !dir.is_dir() {
+            let wanted = "such a directory".to_owned();
+            return Err(LoadError::NoFile { folder: dir.to_owned(), wanted });
+        }
+        let (heavy, light) = rayon::join(
+            || rayon::join(|| Unet::load(&dir.join("unet"), device), || Vae::load(&dir.join("vae"), device)),
+            || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), device), || digest(dir)),
+        );
+        let ((unet, vae), (text, digest)) = ((heavy.0?, heavy.1?), (light.0?, light.1?));
+        let model = Self {
+            tokenizer: Tokenizer::load(&dir.join("tokenizer"))?,
+            schedule: NoiseSchedule::load(&dir.join("scheduler").join("scheduler_config.json"))?,
+            text,
+            unet,
+            vae,
+            digest,
+            name: name(dir),
+            device: device.clone(),
+        };
+        model.check(dir)?;
+        Ok(model)
     }
 
-    /// The side, in pixels, that the model was trained at.
+    /// The side, in pixels, that the model was trained at; 512 where its configuration does not say.
     pub fn native_size(&self) -> usize {
-        self.native_size
+        self.unet.config().sample_size.map_or(512, |latents| latents * self.vae.factor())
     }
+
+    /// The parts must fit one another.
+    fn check(&self, dir: &Path) -> Result<(), LoadError> {
+        let unet = self.unet.config();
+        let same = |what: &str, unet: usize, other: usize, whose: &str| match unet == other {
+            true => Ok(()),
+            false => Err(LoadError::Mismatch {
+                path: dir.to_owned(),
+                reason: format!("the UNet's {what} is {unet}, the {whose} {other}"),
+            }),
+        };
+        same("cross_attention_dim", unet.cross_attention_dim, self.text.width(), "text encoder's hidden_size is")?;
+        same("in_channels", unet.in_channels, self.vae.channels(), "VAE's latent_channels is")?;
+        same("out_channels", unet.out_channels, unet.in_channels, "UNet's own in_channels is")
+    }
+}
+
+fn name(dir: &Path) -> String {
+    let whole = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+    whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Over every file that [`BaseModel::load`] reads.
+fn digest(dir: &Path) -> Result<ModelDigest, LoadError> {
+    let tokenizer: Vec<String> = vec!["vocab.json".into(), "merges.txt".into()];
+    let folders = [
+        ("scheduler", vec!["scheduler_config.json".into()]),
+        ("text_encoder", TextEncoder::files(&dir.join("text_encoder"))?),
+        ("tokenizer", tokenizer),
+        ("unet", Unet::files(&dir.join("unet"))?),
+        ("vae", Vae::files(&dir.join("vae"))?),
+    ];
+    let named = |(folder, files): &(&str, Vec<String>)| -> Vec<String> {
+        files.iter().map(|file| format!("{folder}/{file}")).collect()
+    };
+    ModelDigest::of_files(dir, &folders.iter().flat_map(named).collect::<Vec<_>>())
 }

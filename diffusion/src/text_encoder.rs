@@ -1,37 +1,184 @@
 //! CLIP's text encoder, with a splice for learned rows.
 
-use candle_core::{Result, Tensor};
+use std::path::Path;
 
+use candle_core::{Device, Result, Tensor, bail};
+
+use crate::config::TextConfig;
+use crate::error::LoadError;
+use crate::ops::activation::Activation;
+use crate::ops::attention::Attention;
+use crate::ops::glue::{Splice, splice};
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::linear::Linear;
 use crate::tokenizer::Prompt;
+use crate::weights::{Scope, WeightFile, weight_file};
+
+/// Buffers that old versions of transformers saved along with the weights.
+const HARMLESS: &[&str] = &["text_model.embeddings.position_ids"];
 
 /// The frozen CLIP text encoder.
 #[derive(Debug)]
-pub struct TextEncoder {}
+pub struct TextEncoder {
+    config: TextConfig,
+    /// `(vocabulary, d)`.
+    tokens: Vec<f32>,
+    /// `(positions, d)`.
+    positions: Vec<f32>,
+    layers: Vec<Layer>,
+    last_norm: LayerNorm,
+    vocabulary_norm: f32,
+    device: Device,
+}
 
 impl TextEncoder {
+    /// Reads `config.json` and `model.safetensors` (or `model.fp16.safetensors`) of `folder`.
+    ///
+    /// # Errors
+    /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
+    pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
+        let config = TextConfig::load(&folder.join("config.json"))?;
+        let file = WeightFile::open(folder.join(weight_file(folder, "model")?))?;
+        let d = config.hidden_size;
+        let root = file.root().pp("text_model");
+        let embeddings = root.pp("embeddings");
+        let tokens = embeddings.take("token_embedding.weight", &[config.vocab_size, d])?;
+        let positions = embeddings.take("position_embedding.weight", &[config.max_position_embeddings, d])?;
+        let layers = root.pp("encoder").pp("layers");
+        let layers: std::result::Result<Vec<_>, _> =
+            (0..config.num_hidden_layers).map(|i| Layer::load(&layers.pp(i), &config)).collect();
+        let (layers, last_norm) = (layers?, root.pp("final_layer_norm").layer_norm(d, config.layer_norm_eps)?);
+        file.finish(HARMLESS)?;
+        let vocabulary_norm = median_norm(&tokens, d);
+        Ok(Self { config, tokens, positions, layers, last_norm, vocabulary_norm, device: device.clone() })
+    }
+
+    /// The files of `folder` that [`Self::load`] reads.
+    pub(crate) fn files(folder: &Path) -> std::result::Result<Vec<String>, LoadError> {
+        Ok(vec!["config.json".into(), weight_file(folder, "model")?])
+    }
+
     /// Width d of its token rows and of the context.
     pub fn width(&self) -> usize {
-        unimplemented!("being written")
+        self.config.hidden_size
+    }
+
+    /// Tokens that a prompt has.
+    pub fn positions(&self) -> usize {
+        self.config.max_position_embeddings
+    }
+
+    /// Rows of the token table.
+    pub fn vocabulary(&self) -> usize {
+        self.config.vocab_size
     }
 
     /// Median L2 norm of the token table's rows.
     pub fn vocabulary_norm(&self) -> f32 {
-        unimplemented!("being written")
+        self.vocabulary_norm
     }
 
     /// Rows `(n, d)` of the frozen token table.
     ///
     /// # Errors
     /// An id that the table does not have.
-    pub fn rows(&self, _ids: &[u32]) -> Result<Tensor> {
-        unimplemented!("being written")
+    pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
+        let rows: Result<Vec<&[f32]>> = ids.iter().map(|id| self.row(*id)).collect();
+        Tensor::from_vec(rows?.concat(), (ids.len(), self.width()), &self.device)
+    }
+
+    fn row(&self, id: u32) -> Result<&[f32]> {
+        match self.tokens.chunks_exact(self.width()).nth(id as usize) {
+            Some(row) => Ok(row),
+            None => bail!("token {id} is not in the table of {} rows", self.vocabulary()),
+        }
     }
 
     /// The context `(b, 77, d)` of `b` prompts, differentiable with respect to `learned` `(n, d)`.
     ///
     /// # Errors
-    /// A slot without its row, an id that the table does not have, prompts of different lengths.
-    pub fn forward(&self, _prompts: &[Prompt], _learned: Option<&Tensor>) -> Result<Tensor> {
-        unimplemented!("being written")
+    /// A slot without its row, an id that the table does not have, a prompt of another length than the model's.
+    pub fn forward(&self, prompts: &[Prompt], learned: Option<&Tensor>) -> Result<Tensor> {
+        let mut x = self.embed(prompts, learned)?;
+        for layer in &self.layers[..self.layers.len() - self.config.clip_skip] {
+            x = layer.forward(&x)?;
+        }
+        self.last_norm.forward(&x)
+    }
+
+    /// Token rows, with the learned ones in their slots, plus position rows: `(b, 77, d)`.
+    fn embed(&self, prompts: &[Prompt], learned: Option<&Tensor>) -> Result<Tensor> {
+        let (d, length) = (self.width(), self.positions());
+        let mut block = Vec::with_capacity(prompts.len() * length * d);
+        let mut slots = Vec::new();
+        for (sample, prompt) in prompts.iter().enumerate() {
+            if prompt.ids.len() != length {
+                bail!("a prompt has {} ids, the text encoder {length} positions", prompt.ids.len());
+            }
+            for id in &prompt.ids {
+                block.extend_from_slice(self.row(*id)?);
+            }
+            for slot in &prompt.slots {
+                if slot.position >= length {
+                    bail!("a slot at position {}, past the last of {length}", slot.position);
+                }
+                slots.push(Splice { row: sample * length + slot.position, learned: slot.vector });
+            }
+        }
+        let shape = (prompts.len(), length, d);
+        let tokens = match learned {
+            Some(learned) if learned.dims().last() != Some(&d) => {
+                bail!("learned rows of shape {:?} do not fit a text encoder of width {d}", learned.shape())
+            }
+            Some(learned) => splice(learned, block, slots)?.reshape(shape)?,
+            None if slots.is_empty() => Tensor::from_vec(block, shape, &self.device)?,
+            None => bail!("a prompt has slots for learned rows, but none were given"),
+        };
+        tokens.broadcast_add(&Tensor::from_slice(&self.positions, (1, length, d), &self.device)?)
+    }
+}
+
+fn median_norm(table: &[f32], width: usize) -> f32 {
+    let mut norms: Vec<f32> =
+        table.chunks_exact(width).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
+    norms.sort_by(f32::total_cmp);
+    norms.get(norms.len() / 2).copied().unwrap_or_default()
+}
+
+#[derive(Debug)]
+struct Layer {
+    norm1: LayerNorm,
+    /// Queries, keys and values in one.
+    qkv: Linear,
+    attention: Attention,
+    out: Linear,
+    norm2: LayerNorm,
+    fc1: Linear,
+    activation: Activation,
+    fc2: Linear,
+}
+
+impl Layer {
+    fn load(scope: &Scope<'_>, config: &TextConfig) -> std::result::Result<Self, LoadError> {
+        let (d, middle, epsilon) = (config.hidden_size, config.intermediate_size, config.layer_norm_eps);
+        let (attention, mlp) = (scope.pp("self_attn"), scope.pp("mlp"));
+        Ok(Self {
+            norm1: scope.pp("layer_norm1").layer_norm(d, epsilon)?,
+            qkv: attention.fused(&["q_proj", "k_proj", "v_proj"], d, d, true)?,
+            attention: Attention { heads: config.num_attention_heads, causal: true },
+            out: attention.pp("out_proj").linear(d, d)?,
+            norm2: scope.pp("layer_norm2").layer_norm(d, epsilon)?,
+            fc1: mlp.pp("fc1").linear(d, middle)?,
+            activation: if config.hidden_act == "gelu" { Activation::Gelu } else { Activation::QuickGelu },
+            fc2: mlp.pp("fc2").linear(middle, d)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let qkv = self.qkv.forward(&self.norm1.forward(x)?)?; // (b, 77, 3d)
+        let x = self.out.forward_add(&self.attention.to_self(&qkv)?, x)?;
+
+        let middle = self.fc1.forward(&self.norm2.forward(&x)?)?;
+        self.fc2.forward_add(&self.activation.forward(&middle)?, &x)
     }
 }

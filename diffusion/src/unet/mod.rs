@@ -1,18 +1,283 @@
 //! The frozen denoiser.
 
-use candle_core::{Result, Tensor};
+pub(crate) mod blocks;
+mod transformer;
+
+use std::path::Path;
+
+use candle_core::{Device, Result, Tensor, bail};
+
+use self::blocks::{Downsample, Resnet, Upsample};
+use self::transformer::{Shape, Transformer};
+use crate::config::{DownBlockType, UnetConfig, UpBlockType};
+use crate::error::LoadError;
+use crate::ops::activation::Activation;
+use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::glue::join;
+use crate::ops::group_norm::{GroupNorm, Then};
+use crate::ops::linear::Linear;
+use crate::weights::{Groups, Scope, WeightFile, weight_file};
+
+/// The stem of the weight files that diffusers writes.
+pub(crate) const STEM: &str = "diffusion_pytorch_model";
 
 /// The frozen UNet (diffusers' `UNet2DConditionModel`).
 #[derive(Debug)]
-pub struct Unet {}
+pub struct Unet {
+    config: UnetConfig,
+    time1: Linear,
+    time2: Linear,
+    conv_in: Conv3x3,
+    down: Vec<Down>,
+    middle: Middle,
+    up: Vec<Up>,
+    norm_out: GroupNorm,
+    conv_out: Conv3x3,
+    device: Device,
+}
+
+/// Resnets, each with its transformer if the block has any.
+type Stage = Vec<(Resnet, Option<Transformer>)>;
+
+#[derive(Debug)]
+struct Down {
+    stage: Stage,
+    then: Option<Downsample>,
+}
+
+#[derive(Debug)]
+struct Middle {
+    first: Resnet,
+    transformer: Transformer,
+    last: Resnet,
+}
+
+#[derive(Debug)]
+struct Up {
+    stage: Stage,
+    then: Option<Upsample>,
+}
 
 impl Unet {
+    /// Reads `config.json` and `diffusion_pytorch_model.safetensors` (or its `.fp16` variant) of `folder`.
+    ///
+    /// # Errors
+    /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
+    pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
+        let config = UnetConfig::load(&folder.join("config.json"))?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?))?;
+        let builder = Builder { config: &config, root: file.root() };
+        let (first, time) = (config.block_out_channels[0], builder.time());
+        let embedding = builder.root.pp("time_embedding");
+        let time1 = embedding.pp("linear_1").linear(first, time)?;
+        let time2 = embedding.pp("linear_2").linear(time, time)?;
+        let conv_in = builder.root.pp("conv_in").conv(config.in_channels, first, Stride::One)?;
+        let (down, middle, up) = (builder.down()?, builder.middle()?, builder.up()?);
+        let norm_out = builder.root.pp("conv_norm_out").group_norm(first, builder.groups(), Then::Silu)?;
+        let conv_out = builder.root.pp("conv_out").conv(first, config.out_channels, Stride::One)?;
+        file.finish(&[])?;
+        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, device: device.clone() })
+    }
+
+    /// The files of `folder` that [`Self::load`] reads.
+    pub(crate) fn files(folder: &Path) -> std::result::Result<Vec<String>, LoadError> {
+        Ok(vec!["config.json".into(), weight_file(folder, STEM)?])
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &UnetConfig {
+        &self.config
+    }
+
     /// Predicts noise or velocity `(b, c, h, w)` from noisy latents of the same shape, one timestep a sample and the
     /// context `(b, 77, d)`; differentiable with respect to the context.
     ///
     /// # Errors
     /// Shapes that do not fit.
-    pub fn forward(&self, _latents: &Tensor, _timesteps: &[u32], _context: &Tensor) -> Result<Tensor> {
-        unimplemented!("being written")
+    pub fn forward(&self, latents: &Tensor, timesteps: &[u32], context: &Tensor) -> Result<Tensor> {
+        let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+        self.forward_at(latents, &timesteps, context)
+    }
+
+    /// As [`Self::forward`], at timesteps that may lie between the trained ones, as some samplers have them.
+    ///
+    /// # Errors
+    /// Shapes that do not fit.
+    pub fn forward_at(&self, latents: &Tensor, timesteps: &[f32], context: &Tensor) -> Result<Tensor> {
+        let (b, c, _, _) = latents.dims4()?;
+        let (contexts, _, d) = context.dims3()?;
+        if b == 0 || timesteps.len() != b || contexts != b {
+            bail!("{b} latents, {} timesteps and {contexts} contexts: as many of each are wanted", timesteps.len());
+        }
+        if c != self.config.in_channels || d != self.config.cross_attention_dim {
+            let (channels, width) = (self.config.in_channels, self.config.cross_attention_dim);
+            bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
+        }
+        let time = Some(&self.embed(timesteps)?);
+        let mut x = self.conv_in.forward(&latents.permute((0, 2, 3, 1))?)?;
+
+        let mut skips = vec![x.clone()];
+        for block in &self.down {
+            for stage in &block.stage {
+                x = pass(stage, &x, time, context)?;
+                skips.push(x.clone());
+            }
+            if let Some(downsample) = &block.then {
+                x = downsample.forward(&x)?;
+                skips.push(x.clone());
+            }
+        }
+
+        x = self.middle.first.forward(&x, time)?;
+        x = self.middle.transformer.forward(&x, context)?;
+        x = self.middle.last.forward(&x, time)?;
+
+        for block in &self.up {
+            for stage in &block.stage {
+                x = pass(stage, &join(&x, &pop(&mut skips)?)?, time, context)?;
+            }
+            if let (Some(upsample), Some(next)) = (&block.then, skips.last()) {
+                x = upsample.forward(&x, (next.dim(1)?, next.dim(2)?))?;
+            }
+        }
+        self.conv_out.forward(&self.norm_out.forward(&x)?)?.permute((0, 3, 1, 2))?.contiguous()
+    }
+
+    /// SiLU of the timesteps' embedding `(b, width)`: what every resnet projects.
+    fn embed(&self, timesteps: &[f32]) -> Result<Tensor> {
+        let half = self.config.block_out_channels[0] / 2;
+        let last = half as f32 - self.config.freq_shift as f32;
+        let angles = |t: f32| (0..half).map(move |i| t * (-(10_000f32.ln()) * i as f32 / last).exp());
+        let mut waves = Vec::with_capacity(timesteps.len() * 2 * half);
+        for t in timesteps {
+            let (sines, cosines) = (angles(*t).map(f32::sin), angles(*t).map(f32::cos));
+            match self.config.flip_sin_to_cos {
+                true => waves.extend(cosines.chain(sines)),
+                false => waves.extend(sines.chain(cosines)),
+            }
+        }
+        let waves = Tensor::from_vec(waves, (timesteps.len(), 2 * half), &self.device)?;
+        let inner = Activation::Silu.forward(&self.time1.forward(&waves)?)?;
+        Activation::Silu.forward(&self.time2.forward(&inner)?)
+    }
+}
+
+fn pass(
+    (resnet, transformer): &(Resnet, Option<Transformer>),
+    x: &Tensor,
+    time: Option<&Tensor>,
+    context: &Tensor,
+) -> Result<Tensor> {
+    let x = resnet.forward(x, time)?;
+    transformer.as_ref().map_or(Ok(x.clone()), |t| t.forward(&x, context))
+}
+
+fn pop(skips: &mut Vec<Tensor>) -> Result<Tensor> {
+    match skips.pop() {
+        Some(skip) => Ok(skip),
+        None => bail!("the UNet's way up has more resnets than its way down has outputs"),
+    }
+}
+
+/// Lays out the blocks as diffusers does.
+struct Builder<'a> {
+    config: &'a UnetConfig,
+    root: Scope<'a>,
+}
+
+impl Builder<'_> {
+    /// Width of the timestep's embedding.
+    fn time(&self) -> usize {
+        4 * self.config.block_out_channels[0]
+    }
+
+    fn groups(&self) -> Groups {
+        Groups { count: self.config.norm_num_groups, epsilon: self.config.norm_eps }
+    }
+
+    fn resnet(&self, scope: &Scope<'_>, inputs: usize, outputs: usize) -> std::result::Result<Resnet, LoadError> {
+        Resnet::load(scope, inputs, outputs, Some(self.time()), self.groups())
+    }
+
+    fn transformer(&self, scope: &Scope<'_>, block: usize) -> std::result::Result<Transformer, LoadError> {
+        let config = self.config;
+        let last = config.block_out_channels.len() - 1;
+        let shape = Shape {
+            width: config.block_out_channels[block.min(last)],
+            context: config.cross_attention_dim,
+            heads: config.heads(block),
+            layers: config.transformer_layers_per_block.of(block).unwrap_or(1),
+            groups: config.norm_num_groups,
+            linear: config.use_linear_projection,
+            // The middle block has a key of its own, and only its default is supported.
+            only_cross: block <= last && config.only_cross_attention.of(block).unwrap_or(false),
+        };
+        Transformer::load(scope, shape)
+    }
+
+    /// Resnets with `inputs` channels each, all to `outputs`.
+    fn stage(
+        &self,
+        scope: &Scope<'_>,
+        block: usize,
+        inputs: &[usize],
+        cross: bool,
+    ) -> std::result::Result<Stage, LoadError> {
+        let outputs = self.config.block_out_channels[block];
+        let (resnets, transformers) = (scope.pp("resnets"), scope.pp("attentions"));
+        let one = |(i, inputs): (usize, &usize)| {
+            let transformer = cross.then(|| self.transformer(&transformers.pp(i), block)).transpose()?;
+            Ok((self.resnet(&resnets.pp(i), *inputs, outputs)?, transformer))
+        };
+        inputs.iter().enumerate().map(one).collect()
+    }
+
+    fn down(&self) -> std::result::Result<Vec<Down>, LoadError> {
+        let channels = &self.config.block_out_channels;
+        let stride = if self.config.downsample_padding == 0 { Stride::TwoPadEnd } else { Stride::Two };
+        let one = |block: usize| {
+            let scope = self.root.pp("down_blocks").pp(block);
+            let mut inputs = vec![channels[block]; self.config.layers_per_block];
+            if let Some(first) = inputs.first_mut() {
+                *first = channels[block.saturating_sub(1)];
+            }
+            let cross = self.config.down_block_types[block] == DownBlockType::CrossAttnDownBlock2D;
+            let then = (block + 1 < channels.len())
+                .then(|| Downsample::load(&scope.pp("downsamplers.0"), channels[block], stride));
+            Ok(Down { stage: self.stage(&scope, block, &inputs, cross)?, then: then.transpose()? })
+        };
+        (0..channels.len()).map(one).collect()
+    }
+
+    fn middle(&self) -> std::result::Result<Middle, LoadError> {
+        let (scope, blocks) = (self.root.pp("mid_block"), self.config.block_out_channels.len());
+        let width = self.config.block_out_channels[blocks - 1];
+        Ok(Middle {
+            first: self.resnet(&scope.pp("resnets.0"), width, width)?,
+            transformer: self.transformer(&scope.pp("attentions.0"), blocks)?,
+            last: self.resnet(&scope.pp("resnets.1"), width, width)?,
+        })
+    }
+
+    /// The way up mirrors the way down: block `i` here has the channels of block `last - i` there, and each resnet
+    /// reads what came from below next to one output of the way down.
+    fn up(&self) -> std::result::Result<Vec<Up>, LoadError> {
+        let channels = &self.config.block_out_channels;
+        let last = channels.len() - 1;
+        let one = |i: usize| {
+            let (block, scope) = (last - i, self.root.pp("up_blocks").pp(i));
+            let below = channels[(block + 1).min(last)];
+            let beside = channels[block.saturating_sub(1)];
+            let layers = self.config.layers_per_block;
+            let input = |layer: usize| {
+                let skip = if layer == layers { beside } else { channels[block] };
+                skip + if layer == 0 { below } else { channels[block] }
+            };
+            let inputs: Vec<usize> = (0..=layers).map(input).collect();
+            let cross = self.config.up_block_types[i] == UpBlockType::CrossAttnUpBlock2D;
+            let then = (i < last).then(|| Upsample::load(&scope.pp("upsamplers.0"), channels[block]));
+            Ok(Up { stage: self.stage(&scope, block, &inputs, cross)?, then: then.transpose()? })
+        };
+        (0..=last).map(one).collect()
     }
 }

@@ -1,0 +1,205 @@
+//! Element-wise activations and the gated feed-forward's GEGLU.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::simd::{normal_cdf, normal_pdf, sigmoid, vectorised};
+use super::{plain, values};
+
+/// Values of one piece of work.
+const PIECE: usize = 1 << 14;
+
+/// An element-wise function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// x · sigmoid(x).
+    Silu,
+    /// x · sigmoid(1.702 x), as CLIP was trained by OpenAI.
+    QuickGelu,
+    /// x · Φ(x), with the exact normal distribution function.
+    Gelu,
+}
+
+impl Activation {
+    /// `f(x)`, any shape.
+    pub(crate) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op1(self)
+    }
+
+    #[inline(always)]
+    fn value(self, x: f32) -> f32 {
+        match self {
+            Self::Silu => x * sigmoid(x),
+            Self::QuickGelu => x * sigmoid(1.702 * x),
+            Self::Gelu => x * normal_cdf(x),
+        }
+    }
+
+    #[inline(always)]
+    fn slope(self, x: f32) -> f32 {
+        let gated = |k: f32| {
+            let s = sigmoid(k * x);
+            s * (1.0 + k * x * (1.0 - s))
+        };
+        match self {
+            Self::Silu => gated(1.0),
+            Self::QuickGelu => gated(1.702),
+            Self::Gelu => normal_cdf(x) + x * normal_pdf(x),
+        }
+    }
+}
+
+/// `out = f(x, y)`, element by element.
+fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(y.par_chunks(PIECE)).for_each(|((out, x), y)| {
+        vectorised(|| out.iter_mut().zip(x).zip(y).for_each(|((o, x), y)| *o = f(*x, *y)));
+    });
+    out
+}
+
+impl CustomOp1 for Activation {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = values(storage, layout)?;
+        let out = match self {
+            Self::Silu => map2(x, x, |x, _| Self::Silu.value(x)),
+            Self::QuickGelu => map2(x, x, |x, _| Self::QuickGelu.value(x)),
+            Self::Gelu => map2(x, x, |x, _| Self::Gelu.value(x)),
+        };
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        plain(x)?.apply_op2(&plain(gradient)?, Slope(*self)).map(Some)
+    }
+}
+
+struct Slope(Activation);
+
+impl CustomOp2 for Slope {
+    fn name(&self) -> &'static str {
+        "activation-gradient"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, g) = (values(x, lx)?, values(g, lg)?);
+        let out = match self.0 {
+            Activation::Silu => map2(x, g, |x, g| g * Activation::Silu.slope(x)),
+            Activation::QuickGelu => map2(x, g, |x, g| g * Activation::QuickGelu.slope(x)),
+            Activation::Gelu => map2(x, g, |x, g| g * Activation::Gelu.slope(x)),
+        };
+        Ok((CpuStorage::F32(out), lx.shape().clone()))
+    }
+}
+
+/// `(…, 2n)` to `(…, n)`: the first half times GELU (exact) of the second.
+pub(crate) fn geglu(x: &Tensor) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Geglu)
+}
+
+struct Geglu;
+
+/// Half of the last dimension.
+fn half(shape: &Shape) -> Result<usize> {
+    match shape.dims().last() {
+        Some(n) if n.is_multiple_of(2) => Ok(n / 2),
+        _ => bail!("GEGLU wants an even last dimension, not {shape:?}"),
+    }
+}
+
+impl CustomOp1 for Geglu {
+    fn name(&self) -> &'static str {
+        "geglu"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, n) = (values(storage, layout)?, half(layout.shape())?);
+        let mut dims = layout.dims().to_vec();
+        dims.pop();
+        dims.push(n);
+        let mut out = vec![0.0; x.len() / 2];
+        let rows = PIECE.div_ceil(n);
+        out.par_chunks_mut(rows * n).zip(x.par_chunks(rows * 2 * n)).for_each(|(out, x)| {
+            vectorised(|| {
+                for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
+                    let (a, gate) = x.split_at(n);
+                    out.iter_mut().zip(a).zip(gate).for_each(|((o, a), g)| *o = a * Activation::Gelu.value(*g));
+                }
+            });
+        });
+        Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        plain(x)?.apply_op2(&plain(gradient)?, GegluGradient).map(Some)
+    }
+}
+
+struct GegluGradient;
+
+impl CustomOp2 for GegluGradient {
+    fn name(&self) -> &'static str {
+        "geglu-gradient"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, g, n) = (values(x, lx)?, values(g, lg)?, half(lx.shape())?);
+        let mut out = vec![0.0; x.len()];
+        let rows = PIECE.div_ceil(2 * n);
+        let pieces = out.par_chunks_mut(rows * 2 * n).zip(x.par_chunks(rows * 2 * n)).zip(g.par_chunks(rows * n));
+        pieces.for_each(|((out, x), g)| {
+            vectorised(|| {
+                for ((out, x), g) in out.chunks_exact_mut(2 * n).zip(x.chunks_exact(2 * n)).zip(g.chunks_exact(n)) {
+                    geglu_row(out, x, g);
+                }
+            });
+        });
+        Ok((CpuStorage::F32(out), lx.shape().clone()))
+    }
+}
+
+#[inline(always)]
+fn geglu_row(out: &mut [f32], x: &[f32], g: &[f32]) {
+    let n = g.len();
+    let (da, dgate) = out.split_at_mut(n);
+    let (a, gate) = x.split_at(n);
+    let (da, dgate, a, gate) = (&mut da[..n], &mut dgate[..n], &a[..n], &gate[..n]);
+    for i in 0..n {
+        let cdf = normal_cdf(gate[i]);
+        da[i] = g[i] * gate[i] * cdf;
+        dgate[i] = g[i] * a[i] * (cdf + gate[i] * normal_pdf(gate[i]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, noise};
+    use super::*;
+
+    #[test]
+    fn activations_agree_with_their_formulas() {
+        let gated = |x: &Tensor, k: f64| (x / ((x * -k)?.exp()? + 1.0)?)?.contiguous();
+        for shape in [[2, 3, 5], [3, 101, 67]] {
+            let x = (noise(1, &shape) * 3.0).unwrap();
+            agree(std::slice::from_ref(&x), |a| Activation::Silu.forward(&a[0]), |a| gated(&a[0], 1.0));
+            agree(std::slice::from_ref(&x), |a| Activation::QuickGelu.forward(&a[0]), |a| gated(&a[0], 1.702));
+            agree(std::slice::from_ref(&x), |a| Activation::Gelu.forward(&a[0]), |a| a[0].gelu_erf());
+        }
+    }
+
+    #[test]
+    fn geglu_agrees_with_its_formula() {
+        for (rows, n) in [(3, 5), (700, 48)] {
+            agree(
+                &[(noise(1, &[2, rows, 2 * n]) * 2.0).unwrap()],
+                |a| geglu(&a[0]),
+                |a| a[0].narrow(2, 0, n)? * a[0].narrow(2, n, n)?.gelu_erf()?,
+            );
+        }
+        assert!(geglu(&noise(1, &[2, 3])).is_err());
+    }
+}

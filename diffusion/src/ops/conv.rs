@@ -1,0 +1,343 @@
+//! Frozen 3×3 convolutions, stride 1 or 2, over `(b, h, w, c)`.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, Write, product};
+use super::{plain, to_vec, values};
+
+/// Values of the gathered patches of one piece of work: half of a usual second-level cache.
+const PIECE: usize = 1 << 16;
+
+/// How the filter moves over a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stride {
+    /// Step 1, one pixel of zeros around: the size stays.
+    One,
+    /// Step 2, one pixel of zeros around.
+    Two,
+    /// Step 2, one pixel of zeros right and below only (diffusers' `downsample_padding` 0).
+    TwoPadEnd,
+}
+
+impl Stride {
+    /// (step, zeros before, zeros before and after).
+    fn numbers(self) -> (usize, usize, usize) {
+        match self {
+            Self::One => (1, 1, 2),
+            Self::Two => (2, 1, 2),
+            Self::TwoPadEnd => (2, 0, 1),
+        }
+    }
+
+    fn output(self, side: usize) -> usize {
+        let (step, _, padding) = self.numbers();
+        (side + padding).saturating_sub(3) / step + 1
+    }
+}
+
+/// A frozen 3×3 convolution.
+#[derive(Clone, Debug)]
+pub(crate) struct Conv3x3(Arc<Weights>);
+
+#[derive(Debug)]
+struct Weights {
+    /// `(9, inputs, outputs)`, taps row by row.
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+    stride: Stride,
+}
+
+/// Sides of the pictures on one side of a convolution.
+#[derive(Clone, Copy)]
+struct Sides {
+    height: usize,
+    width: usize,
+}
+
+impl Conv3x3 {
+    /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
+    pub(crate) fn new(weight: &[f32], bias: Vec<f32>, inputs: usize, outputs: usize, stride: Stride) -> Self {
+        assert_eq!(weight.len(), 9 * inputs * outputs);
+        let mut taps = vec![0.0; weight.len()];
+        for (o, filter) in weight.chunks_exact(9 * inputs).enumerate() {
+            for (i, plane) in filter.chunks_exact(9).enumerate() {
+                for (tap, value) in plane.iter().enumerate() {
+                    taps[(tap * inputs + i) * outputs + o] = *value;
+                }
+            }
+        }
+        Self(Arc::new(Weights { weight: taps, bias, inputs, outputs, stride }))
+    }
+
+    /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op1(Plain { conv: self.clone(), shift: None })
+    }
+
+    /// As [`Self::forward`], plus `shift` `(b, outputs)` at every pixel. `shift` gets no gradient.
+    pub(crate) fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        if shift.dims() != [x.dim(0)?, self.0.outputs] {
+            bail!("a shift of shape {:?} does not fit {} outputs of {:?}", shift.shape(), self.0.outputs, x.shape());
+        }
+        x.contiguous()?.apply_op1(Plain { conv: self.clone(), shift: Some(to_vec(shift)?) })
+    }
+
+    /// As [`Self::forward`], plus `residual` `(b, h', w', outputs)`.
+    pub(crate) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op2(&residual.contiguous()?, WithResidual(self.clone()))
+    }
+
+    fn shape(&self, input: &Shape) -> Result<(Sides, Shape)> {
+        let (b, height, width, c) = input.dims4()?;
+        if c != self.0.inputs {
+            bail!("a convolution of {} inputs was given {input:?}", self.0.inputs);
+        }
+        let stride = self.0.stride;
+        let shape = Shape::from((b, stride.output(height), stride.output(width), self.0.outputs));
+        Ok((Sides { height, width }, shape))
+    }
+
+    /// Adds the convolution of `x` to `out`. Without a `shift` the bias alone is added at every pixel.
+    fn add_to(&self, out: &mut [f32], shape: &Shape, x: &[f32], from: Sides, shift: Option<&[f32]>) -> Result<()> {
+        let Weights { weight, bias, inputs, outputs, stride } = &*self.0;
+        let (_, height, width, _) = shape.dims4()?;
+        let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
+        let weight = Matrix::packed(weight, 9 * inputs, *outputs);
+        let pixels = patches.pixels_per_piece();
+        out.par_chunks_mut(pixels * outputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
+            let first = piece * pixels;
+            for (at, row) in out.chunks_exact_mut(*outputs).enumerate() {
+                row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
+                if let Some(shift) = shift {
+                    let sample = (first + at) / (height * width);
+                    row.iter_mut().zip(&shift[sample * outputs..]).for_each(|(o, s)| *o += s);
+                }
+            }
+            let count = out.len() / outputs;
+            patches.gather(gathered, first, count);
+            product(out, *outputs, Write::Add, 1.0, Matrix::packed(gathered, count, 9 * inputs), weight);
+        });
+        Ok(())
+    }
+
+    fn input_gradient(&self, gradient: &Tensor, input: &Shape) -> Result<Tensor> {
+        plain(gradient)?.apply_op1(InputGradient { conv: self.clone(), input: input.clone() })
+    }
+
+    /// Stride 1: the convolution of the gradient with the filter turned by 180° and its channels swapped.
+    fn turned(&self, gradient: &[f32], sides: Sides, out: &mut [f32]) {
+        let Weights { weight, inputs, outputs, .. } = &*self.0;
+        let patches = Patches { x: gradient, channels: *outputs, from: sides, to: sides, numbers: (1, 1, 2) };
+        let pixels = patches.pixels_per_piece();
+        out.par_chunks_mut(pixels * inputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
+            let count = out.len() / inputs;
+            patches.gather(gathered, piece * pixels, count);
+            for tap in 0..9 {
+                let column = Matrix::strided(&gathered[tap * outputs..], count, *outputs, 9 * outputs);
+                let opposite = &weight[(8 - tap) * inputs * outputs..][..inputs * outputs];
+                let opposite = Matrix::packed(opposite, *inputs, *outputs).transposed();
+                product(out, *inputs, if tap == 0 { Write::Replace } else { Write::Add }, 1.0, column, opposite);
+            }
+        });
+    }
+
+    /// Any stride: the gradient of every gathered patch, added back where the patch came from.
+    fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
+        let Weights { weight, inputs, outputs, stride } = &*self.0;
+        let weight = Matrix::packed(weight, 9 * inputs, *outputs).transposed();
+        let samples = out.par_chunks_mut(from.height * from.width * inputs);
+        let gradients = gradient.par_chunks(to.height * to.width * outputs);
+        samples.zip(gradients).for_each_init(Vec::new, |patch, (out, gradient)| {
+            patch.resize(to.width * 9 * inputs, 0.0);
+            for (y, row) in gradient.chunks_exact(to.width * outputs).enumerate() {
+                let row = Matrix::packed(row, to.width, *outputs);
+                product(patch, 9 * inputs, Write::Replace, 1.0, row, weight);
+                for (at, values) in patch.chunks_exact(*inputs).enumerate() {
+                    if let Some(pixel) = source(stride.numbers(), from, (y, at / 9), at % 9) {
+                        let target = &mut out[pixel * inputs..][..*inputs];
+                        target.iter_mut().zip(values).for_each(|(t, v)| *t += v);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// The pixel of the input under `tap` of the filter at output `(y, x)`; none where there is padding.
+fn source((step, before, _): (usize, usize, usize), from: Sides, (y, x): (usize, usize), tap: usize) -> Option<usize> {
+    let row = (y * step + tap / 3).checked_sub(before)?;
+    let column = (x * step + tap % 3).checked_sub(before)?;
+    (row < from.height && column < from.width).then(|| row * from.width + column)
+}
+
+/// The 3×3 neighbourhoods of pictures `(b, h, w, c)`.
+struct Patches<'a> {
+    x: &'a [f32],
+    channels: usize,
+    from: Sides,
+    to: Sides,
+    numbers: (usize, usize, usize),
+}
+
+impl Patches<'_> {
+    fn pixels_per_piece(&self) -> usize {
+        (PIECE / (9 * self.channels)).clamp(32, 1024)
+    }
+
+    /// Writes the patches of `count` output pixels, counted through all samples, as rows `(9, c)`.
+    fn gather(&self, rows: &mut Vec<f32>, first: usize, count: usize) {
+        let c = self.channels;
+        rows.resize(count * 9 * c, 0.0);
+        let per_sample = self.to.height * self.to.width;
+        for (at, row) in rows.chunks_exact_mut(9 * c).enumerate() {
+            let (sample, pixel) = ((first + at) / per_sample, (first + at) % per_sample);
+            let picture = &self.x[sample * self.from.height * self.from.width * c..];
+            let (y, x) = (pixel / self.to.width, pixel % self.to.width);
+            self.gather_one(row, picture, y, x);
+        }
+    }
+
+    fn gather_one(&self, row: &mut [f32], picture: &[f32], y: usize, x: usize) {
+        let (c, (step, before, _), from) = (self.channels, self.numbers, self.from);
+        let left = x * step;
+        let inside = left >= before && left + 3 - before <= from.width;
+        for (dy, line) in row.chunks_exact_mut(3 * c).enumerate() {
+            let top = y * step + dy;
+            if top < before || top - before >= from.height {
+                line.fill(0.0);
+            } else if inside {
+                let start = ((top - before) * from.width + left - before) * c;
+                line.copy_from_slice(&picture[start..start + 3 * c]);
+            } else {
+                for (dx, values) in line.chunks_exact_mut(c).enumerate() {
+                    match source(self.numbers, from, (y, x), 3 * dy + dx) {
+                        Some(pixel) => values.copy_from_slice(&picture[pixel * c..][..c]),
+                        None => values.fill(0.0),
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct Plain {
+    conv: Conv3x3,
+    shift: Option<Vec<f32>>,
+}
+
+impl CustomOp1 for Plain {
+    fn name(&self) -> &'static str {
+        "frozen-conv"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (from, shape) = self.conv.shape(layout.shape())?;
+        let mut out = vec![0.0; shape.elem_count()];
+        self.conv.add_to(&mut out, &shape, values(storage, layout)?, from, self.shift.as_deref())?;
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(&self, arg: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        self.conv.input_gradient(gradient, arg.shape()).map(Some)
+    }
+}
+
+struct WithResidual(Conv3x3);
+
+impl CustomOp2 for WithResidual {
+    fn name(&self) -> &'static str {
+        "frozen-conv-residual"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, residual: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (from, shape) = self.0.shape(lx.shape())?;
+        if lr.shape() != &shape {
+            bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
+        }
+        let mut out = values(residual, lr)?.to_vec();
+        self.0.add_to(&mut out, &shape, values(x, lx)?, from, None)?;
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        _r: &Tensor,
+        _res: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(self.0.input_gradient(gradient, x.shape())?), Some(gradient.clone())))
+    }
+}
+
+struct InputGradient {
+    conv: Conv3x3,
+    input: Shape,
+}
+
+impl CustomOp1 for InputGradient {
+    fn name(&self) -> &'static str {
+        "frozen-conv-gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (from, result) = self.conv.shape(&self.input)?;
+        let (_, height, width, _) = result.dims4()?;
+        let gradient = values(storage, layout)?;
+        let mut out = vec![0.0; self.input.elem_count()];
+        match self.conv.0.stride {
+            Stride::One => self.conv.turned(gradient, from, &mut out),
+            Stride::Two | Stride::TwoPadEnd => self.conv.scattered(gradient, from, Sides { height, width }, &mut out),
+        }
+        Ok((CpuStorage::F32(out), self.input.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, noise};
+    use super::*;
+
+    /// candle's own convolution, over `(b, h, w, c)`.
+    fn reference(x: &Tensor, w: &Tensor, b: &Tensor, stride: Stride) -> Result<Tensor> {
+        let x = x.permute((0, 3, 1, 2))?.contiguous()?;
+        let y = match stride {
+            Stride::One => x.conv2d(w, 1, 1, 1, 1)?,
+            Stride::Two => x.conv2d(w, 1, 2, 1, 1)?,
+            Stride::TwoPadEnd => x.pad_with_zeros(2, 0, 1)?.pad_with_zeros(3, 0, 1)?.conv2d(w, 0, 2, 1, 1)?,
+        };
+        y.permute((0, 2, 3, 1))?.broadcast_add(b)
+    }
+
+    #[test]
+    fn a_frozen_convolution_agrees_with_candles() {
+        let cases = [(3, 5, 7, 5, 9, Stride::One), (2, 1, 1, 3, 2, Stride::One), (1, 37, 23, 33, 4, Stride::One)];
+        let halving = [(2, 8, 6, 5, 3, Stride::Two), (3, 7, 9, 4, 6, Stride::Two), (2, 8, 6, 5, 3, Stride::TwoPadEnd)];
+        for (b, h, w, inputs, outputs, stride) in cases.into_iter().chain(halving) {
+            let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
+            let frozen = Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), inputs, outputs, stride);
+            let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
+            let plain = |a: &[Tensor]| reference(&a[0], &weight, &bias, stride);
+            agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), plain);
+            agree(
+                std::slice::from_ref(&x),
+                |a| frozen.forward_shifted(&a[0], &shift),
+                |a| plain(a)?.broadcast_add(&shift.reshape((b, 1, 1, outputs))?),
+            );
+            let residual = noise(5, frozen.forward(&x).unwrap().dims());
+            agree(&[x, residual], |a| frozen.forward_add(&a[0], &a[1]), |a| plain(a)? + &a[1]);
+        }
+    }
+
+    #[test]
+    fn wrong_channels_are_refused() {
+        let frozen = Conv3x3::new(&[0.0; 9 * 6], vec![0.0; 2], 3, 2, Stride::One);
+        assert!(frozen.forward(&noise(1, &[1, 4, 4, 2])).is_err());
+        assert!(frozen.forward_shifted(&noise(1, &[1, 4, 4, 3]), &noise(1, &[2, 2])).is_err());
+    }
+}

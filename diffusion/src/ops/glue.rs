@@ -1,0 +1,234 @@
+//! What stands between the layers: upsampling, joining skip connections, splicing learned rows into token rows.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::{plain, values};
+
+/// `(b, h, w, c)` to `(b, height, width, c)` by repeating the nearest pixel above and to the left.
+pub(crate) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    x.contiguous()?.apply_op1(Upsample { height, width })
+}
+
+#[derive(Clone, Copy)]
+struct Upsample {
+    height: usize,
+    width: usize,
+}
+
+impl Upsample {
+    /// For each pixel of the result, row by row: the pixel that it repeats.
+    fn sources(self, h: usize, w: usize) -> Vec<usize> {
+        let rows = (0..self.height).map(|y| y * h / self.height);
+        rows.flat_map(|y| (0..self.width).map(move |x| y * w + x * w / self.width)).collect()
+    }
+}
+
+impl CustomOp1 for Upsample {
+    fn name(&self) -> &'static str {
+        "upsample-nearest"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (b, h, w, c) = layout.shape().dims4()?;
+        let (x, sources) = (values(storage, layout)?, self.sources(h, w));
+        let mut out = vec![0.0; b * sources.len() * c];
+        out.par_chunks_mut(sources.len() * c).zip(x.par_chunks(h * w * c)).for_each(|(out, x)| {
+            for (pixel, source) in out.chunks_exact_mut(c).zip(&sources) {
+                pixel.copy_from_slice(&x[source * c..][..c]);
+            }
+        });
+        Ok((CpuStorage::F32(out), Shape::from((b, self.height, self.width, c))))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        let (_, height, width, _) = x.dims4()?;
+        plain(gradient)?.apply_op1(UpsampleGradient { up: *self, height, width }).map(Some)
+    }
+}
+
+struct UpsampleGradient {
+    up: Upsample,
+    height: usize,
+    width: usize,
+}
+
+impl CustomOp1 for UpsampleGradient {
+    fn name(&self) -> &'static str {
+        "upsample-nearest-gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (b, _, _, c) = layout.shape().dims4()?;
+        let (g, sources) = (values(storage, layout)?, self.up.sources(self.height, self.width));
+        let mut out = vec![0.0; b * self.height * self.width * c];
+        out.par_chunks_mut(self.height * self.width * c).zip(g.par_chunks(sources.len() * c)).for_each(|(out, g)| {
+            for (pixel, source) in g.chunks_exact(c).zip(&sources) {
+                out[source * c..][..c].iter_mut().zip(pixel).for_each(|(o, g)| *o += g);
+            }
+        });
+        Ok((CpuStorage::F32(out), Shape::from((b, self.height, self.width, c))))
+    }
+}
+
+/// `(…, m)` and `(…, n)` to `(…, m + n)`.
+pub(crate) fn join(left: &Tensor, right: &Tensor) -> Result<Tensor> {
+    left.contiguous()?.apply_op2(&right.contiguous()?, Join)
+}
+
+struct Join;
+
+impl CustomOp2 for Join {
+    fn name(&self) -> &'static str {
+        "join"
+    }
+
+    fn cpu_fwd(&self, left: &CpuStorage, ll: &Layout, right: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (m, n) = match (ll.dims(), lr.dims()) {
+            ([a @ .., m], [b @ .., n]) if a == b => (*m, *n),
+            (a, b) => bail!("{a:?} and {b:?} differ in more than the last dimension"),
+        };
+        let (left, right) = (values(left, ll)?, values(right, lr)?);
+        let mut out = Vec::with_capacity(left.len() + right.len());
+        for (l, r) in left.chunks_exact(m).zip(right.chunks_exact(n)) {
+            out.extend_from_slice(l);
+            out.extend_from_slice(r);
+        }
+        let mut dims = ll.dims().to_vec();
+        dims.pop();
+        dims.push(m + n);
+        Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
+
+    fn bwd(
+        &self,
+        left: &Tensor,
+        right: &Tensor,
+        _res: &Tensor,
+        g: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let last = g.rank() - 1;
+        let (m, n) = (left.dim(last)?, right.dim(last)?);
+        Ok((Some(g.narrow(last, 0, m)?.contiguous()?), Some(g.narrow(last, m, n)?.contiguous()?)))
+    }
+}
+
+/// A row of a frozen block that a learned row replaces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Splice {
+    /// Row of the block.
+    pub(crate) row: usize,
+    /// Row of the learned tensor.
+    pub(crate) learned: usize,
+}
+
+/// `block` `(rows, d)` with the rows named by `splices` set to `learned` `(n, d)`; the gradient goes to `learned` alone.
+pub(crate) fn splice(learned: &Tensor, block: Vec<f32>, splices: Vec<Splice>) -> Result<Tensor> {
+    learned.contiguous()?.apply_op1(SpliceOp { block: Arc::new(block), splices: Arc::new(splices) })
+}
+
+#[derive(Clone)]
+struct SpliceOp {
+    block: Arc<Vec<f32>>,
+    splices: Arc<Vec<Splice>>,
+}
+
+impl CustomOp1 for SpliceOp {
+    fn name(&self) -> &'static str {
+        "splice"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (n, d) = layout.shape().dims2()?;
+        let learned = values(storage, layout)?;
+        let mut out = self.block.to_vec();
+        for Splice { row, learned: from } in self.splices.iter() {
+            if *from >= n {
+                bail!("a prompt names learned row {from}, of {n}");
+            }
+            out[row * d..][..d].copy_from_slice(&learned[from * d..][..d]);
+        }
+        let rows = out.len() / d;
+        Ok((CpuStorage::F32(out), Shape::from((rows, d))))
+    }
+
+    fn bwd(&self, learned: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        plain(gradient)?.apply_op1(SpliceGradient { op: self.clone(), rows: learned.dim(0)? }).map(Some)
+    }
+}
+
+struct SpliceGradient {
+    op: SpliceOp,
+    rows: usize,
+}
+
+impl CustomOp1 for SpliceGradient {
+    fn name(&self) -> &'static str {
+        "splice-gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (_, d) = layout.shape().dims2()?;
+        let gradient = values(storage, layout)?;
+        let mut out = vec![0.0; self.rows * d];
+        for Splice { row, learned } in self.op.splices.iter() {
+            out[learned * d..][..d].iter_mut().zip(&gradient[row * d..][..d]).for_each(|(o, g)| *o += g);
+        }
+        Ok((CpuStorage::F32(out), Shape::from((self.rows, d))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, noise};
+    use super::super::to_vec;
+    use super::*;
+
+    #[test]
+    fn doubling_agrees_with_a_reshape() {
+        let (b, h, w, c) = (2, 3, 5, 7);
+        agree(
+            &[noise(1, &[b, h, w, c])],
+            |a| upsample_nearest(&a[0], 2 * h, 2 * w),
+            |a| {
+                let ones = Tensor::ones((1, 1, 2, 1, 2, 1), a[0].dtype(), a[0].device())?;
+                a[0].reshape((b, h, 1, w, 1, c))?.broadcast_mul(&ones)?.reshape((b, 2 * h, 2 * w, c))
+            },
+        );
+    }
+
+    #[test]
+    fn odd_sizes_repeat_the_pixel_that_pytorch_repeats() {
+        let x = Tensor::arange(0f32, 3.0, &candle_core::Device::Cpu).unwrap().reshape((1, 1, 3, 1)).unwrap();
+        let up = upsample_nearest(&x, 1, 5).unwrap();
+        assert_eq!(to_vec(&up).unwrap(), [0., 0., 1., 1., 2.]);
+    }
+
+    #[test]
+    fn joining_agrees_with_cat() {
+        let args = [noise(1, &[2, 3, 4, 5]), noise(2, &[2, 3, 4, 2])];
+        agree(&args, |a| join(&a[0], &a[1]), |a| Tensor::cat(a, 3));
+        assert!(join(&args[0], &noise(1, &[2, 3, 3, 5])).is_err());
+    }
+
+    #[test]
+    fn a_splice_takes_learned_rows_and_returns_their_gradient() {
+        let block = noise(1, &[6, 5]);
+        let splices = [(4, 0), (1, 2), (2, 0)].map(|(row, learned)| Splice { row, learned }).to_vec();
+        let one_hot = |places: &[(usize, usize)]| {
+            let mut m = vec![0f32; 18];
+            places.iter().for_each(|(r, l)| m[r * 3 + l] = 1.0);
+            Tensor::from_vec(m, (6, 3), block.device()).unwrap()
+        };
+        let (pick, keep) =
+            (one_hot(&[(4, 0), (1, 2), (2, 0)]), Tensor::new(&[1f32, 0., 0., 1., 0., 1.], block.device()).unwrap());
+        agree(
+            &[noise(2, &[3, 5])],
+            |a| splice(&a[0], to_vec(&block)?, splices.clone()),
+            |a| block.broadcast_mul(&keep.reshape((6, 1))?)? + pick.matmul(&a[0])?,
+        );
+        assert!(splice(&noise(2, &[2, 5]), to_vec(&block).unwrap(), splices.clone()).is_err());
+    }
+}

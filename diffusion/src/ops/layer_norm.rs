@@ -1,0 +1,140 @@
+//! Frozen layer normalisation.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::simd::{sum, sum2, vectorised};
+use super::{plain, values};
+
+/// Rows of one piece of work.
+const PIECE: usize = 64;
+
+/// Normalises the last dimension: `(x - mean) / sqrt(variance + ε) · weight + bias`.
+#[derive(Clone, Debug)]
+pub(crate) struct LayerNorm(Arc<Weights>);
+
+#[derive(Debug)]
+struct Weights {
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    epsilon: f32,
+}
+
+impl LayerNorm {
+    /// From `weight` and `bias`, both `(c)`.
+    pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f64) -> Self {
+        assert_eq!(weight.len(), bias.len());
+        Self(Arc::new(Weights { weight, bias, epsilon: epsilon as f32 }))
+    }
+
+    /// `(…, c)` to `(…, c)`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op1(self.clone())
+    }
+}
+
+/// Mean and reciprocal standard deviation.
+#[inline(always)]
+fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
+    let n = row.len() as f32;
+    let mean = sum(row, |x| x) / n;
+    let variance = sum(row, |x| (x - mean) * (x - mean)) / n;
+    (mean, 1.0 / (variance + epsilon).sqrt())
+}
+
+impl CustomOp1 for LayerNorm {
+    fn name(&self) -> &'static str {
+        "frozen-layer-norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Weights { weight, bias, epsilon } = &*self.0;
+        let width = weight.len();
+        if layout.dims().last() != Some(&width) {
+            bail!("a layer norm of width {width} was given {:?}", layout.shape());
+        }
+        let x = values(storage, layout)?;
+        let mut out = vec![0.0; x.len()];
+        out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).for_each(|(out, x)| {
+            vectorised(|| {
+                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+                    let (mean, scale) = moments(x, *epsilon);
+                    for i in 0..width {
+                        out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+                    }
+                }
+            });
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        plain(x)?.apply_op2(&plain(gradient)?, Gradient(self.clone())).map(Some)
+    }
+}
+
+struct Gradient(LayerNorm);
+
+impl CustomOp2 for Gradient {
+    fn name(&self) -> &'static str {
+        "frozen-layer-norm-gradient"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Weights { weight, epsilon, .. } = &*self.0.0;
+        let (x, g, width) = (values(x, lx)?, values(g, lg)?, weight.len());
+        let mut out = vec![0.0; x.len()];
+        let pieces =
+            out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).zip(g.par_chunks(PIECE * width));
+        pieces.for_each(|((out, x), g)| {
+            vectorised(|| {
+                for ((out, x), g) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width)) {
+                    row_gradient(out, x, g, weight, *epsilon);
+                }
+            });
+        });
+        Ok((CpuStorage::F32(out), lx.shape().clone()))
+    }
+}
+
+/// With x̂ the normalised row and h = gradient · weight: `(h - mean(h) - x̂ · mean(h · x̂)) / σ`.
+#[inline(always)]
+fn row_gradient(out: &mut [f32], x: &[f32], g: &[f32], weight: &[f32], epsilon: f32) {
+    let n = x.len();
+    let (x, g, weight) = (&x[..n], &g[..n], &weight[..n]);
+    let (mean, scale) = moments(x, epsilon);
+    for i in 0..n {
+        out[i] = g[i] * weight[i];
+    }
+    let offset = sum(out, |h| h) / n as f32;
+    let slope = sum2(out, x, |h, x| h * (x - mean)) * scale * scale / n as f32;
+    for i in 0..n {
+        out[i] = (out[i] - offset - (x[i] - mean) * slope) * scale;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, noise};
+    use super::super::to_vec;
+    use super::*;
+
+    #[test]
+    fn a_layer_norm_agrees_with_its_formula() {
+        for (rows, width) in [(3, 5), (130, 48), (1, 67)] {
+            let (weight, bias) = (noise(1, &[width]), noise(2, &[width]));
+            let norm = LayerNorm::new(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), 1e-5);
+            agree(
+                &[noise(3, &[2, rows, width])],
+                |a| norm.forward(&a[0]),
+                |a| {
+                    let centred = a[0].broadcast_sub(&a[0].mean_keepdim(2)?)?;
+                    let deviation = (centred.sqr()?.mean_keepdim(2)? + 1e-5)?.sqrt()?;
+                    centred.broadcast_div(&deviation)?.broadcast_mul(&weight)?.broadcast_add(&bias)
+                },
+            );
+        }
+    }
+}

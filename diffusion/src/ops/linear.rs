@@ -1,0 +1,186 @@
+//! Frozen linear layers.
+
+use std::sync::Arc;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, Write, product};
+use super::{plain, values};
+
+/// Rows of one piece of work.
+const PIECE: usize = 256;
+
+/// `x Wᵀ + bias`, with `W` and `bias` frozen.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear(Arc<Weights>);
+
+#[derive(Debug)]
+struct Weights {
+    /// `(inputs, outputs)`: transposed, so that the forward product reads rows of outputs.
+    weight: Vec<f32>,
+    bias: Option<Vec<f32>>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Linear {
+    /// From `weight` `(outputs, inputs)` as checkpoints have it, and `bias` `(outputs)`.
+    pub(crate) fn new(weight: &[f32], bias: Option<Vec<f32>>, inputs: usize, outputs: usize) -> Self {
+        assert_eq!(weight.len(), inputs * outputs);
+        let mut transposed = vec![0.0; weight.len()];
+        const BLOCK: usize = 32;
+        for (block, rows) in weight.chunks(BLOCK * inputs).enumerate() {
+            for i in 0..inputs {
+                for (o, row) in rows.chunks_exact(inputs).enumerate() {
+                    transposed[i * outputs + block * BLOCK + o] = row[i];
+                }
+            }
+        }
+        Self(Arc::new(Weights { weight: transposed, bias, inputs, outputs }))
+    }
+
+    /// `(…, inputs)` to `(…, outputs)`.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op1(Plain(self.clone()))
+    }
+
+    /// As [`Self::forward`], plus `residual` `(…, outputs)`.
+    pub(crate) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        x.contiguous()?.apply_op2(&residual.contiguous()?, WithResidual(self.clone()))
+    }
+
+    fn shape(&self, input: &Shape) -> Result<Shape> {
+        let mut dims = input.dims().to_vec();
+        match dims.last_mut() {
+            Some(last) if *last == self.0.inputs => *last = self.0.outputs,
+            _ => bail!("a linear layer for {} inputs was given {input:?}", self.0.inputs),
+        }
+        Ok(Shape::from(dims))
+    }
+
+    /// Adds the layer's result for `x` to `out`.
+    fn add_to(&self, out: &mut [f32], x: &[f32]) {
+        let Weights { weight, bias, inputs, outputs } = &*self.0;
+        out.par_chunks_mut(PIECE * outputs).zip(x.par_chunks(PIECE * inputs)).for_each(|(out, x)| {
+            if let Some(bias) = bias {
+                out.chunks_exact_mut(*outputs).for_each(|row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
+            }
+            let rows = Matrix::packed(x, x.len() / inputs, *inputs);
+            product(out, *outputs, Write::Add, 1.0, rows, Matrix::packed(weight, *inputs, *outputs));
+        });
+    }
+
+    fn input_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
+        plain(gradient)?.apply_op1(InputGradient(self.clone()))
+    }
+}
+
+struct Plain(Linear);
+
+impl CustomOp1 for Plain {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shape = self.0.shape(layout.shape())?;
+        let mut out = vec![0.0; shape.elem_count()];
+        self.0.add_to(&mut out, values(storage, layout)?);
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(&self, _arg: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        self.0.input_gradient(gradient).map(Some)
+    }
+}
+
+struct WithResidual(Linear);
+
+impl CustomOp2 for WithResidual {
+    fn name(&self) -> &'static str {
+        "frozen-linear-residual"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, residual: &CpuStorage, lr: &Layout) -> Result<(CpuStorage, Shape)> {
+        let shape = self.0.shape(lx.shape())?;
+        if lr.shape() != &shape {
+            bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
+        }
+        let mut out = values(residual, lr)?.to_vec();
+        self.0.add_to(&mut out, values(x, lx)?);
+        Ok((CpuStorage::F32(out), shape))
+    }
+
+    fn bwd(
+        &self,
+        _x: &Tensor,
+        _r: &Tensor,
+        _res: &Tensor,
+        gradient: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(self.0.input_gradient(gradient)?), Some(gradient.clone())))
+    }
+}
+
+struct InputGradient(Linear);
+
+impl CustomOp1 for InputGradient {
+    fn name(&self) -> &'static str {
+        "frozen-linear-gradient"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Weights { weight, inputs, outputs, .. } = &*self.0.0;
+        let mut dims = layout.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = *inputs;
+        }
+        let shape = Shape::from(dims);
+        let gradient = values(storage, layout)?;
+        let mut out = vec![0.0; shape.elem_count()];
+        let weight = Matrix::packed(weight, *inputs, *outputs).transposed();
+        out.par_chunks_mut(PIECE * inputs).zip(gradient.par_chunks(PIECE * outputs)).for_each(|(out, gradient)| {
+            let rows = Matrix::packed(gradient, gradient.len() / outputs, *outputs);
+            product(out, *inputs, Write::Replace, 1.0, rows, weight);
+        });
+        Ok((CpuStorage::F32(out), shape))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{agree, noise};
+    use super::super::to_vec;
+    use super::*;
+
+    fn layer(inputs: usize, outputs: usize, bias: bool) -> (Linear, Tensor, Tensor) {
+        let (w, b) = (
+            noise(1, &[outputs, inputs]),
+            if bias { noise(2, &[outputs]) } else { noise(2, &[outputs]).zeros_like().unwrap() },
+        );
+        let frozen = Linear::new(&to_vec(&w).unwrap(), bias.then(|| to_vec(&b).unwrap()), inputs, outputs);
+        (frozen, w, b)
+    }
+
+    #[test]
+    fn a_frozen_linear_agrees_with_a_matmul() {
+        for (rows, inputs, outputs, bias) in [(3, 5, 7, true), (300, 33, 65, false), (1, 40, 1, true)] {
+            let (frozen, w, b) = layer(inputs, outputs, bias);
+            let plain = |a: &[Tensor]| a[0].broadcast_matmul(&w.t()?)?.broadcast_add(&b);
+            agree(&[noise(3, &[2, rows, inputs])], |a| frozen.forward(&a[0]), plain);
+            agree(
+                &[noise(3, &[2, rows, inputs]), noise(4, &[2, rows, outputs])],
+                |a| frozen.forward_add(&a[0], &a[1]),
+                |a| plain(a)? + &a[1],
+            );
+        }
+    }
+
+    #[test]
+    fn wrong_widths_are_refused() {
+        let (frozen, ..) = layer(5, 7, true);
+        assert!(frozen.forward(&noise(1, &[2, 6])).is_err());
+        assert!(frozen.forward_add(&noise(1, &[2, 5]), &noise(1, &[2, 6])).is_err());
+    }
+}

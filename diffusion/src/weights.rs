@@ -1,0 +1,244 @@
+//! Reads a component's weights from its safetensors file, by the names that the checkpoint gives them.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Metadata, TensorInfo};
+use safetensors::{Dtype, SafeTensors};
+
+use crate::error::LoadError;
+use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::group_norm::{GroupNorm, Then};
+use crate::ops::layer_norm::LayerNorm;
+use crate::ops::linear::Linear;
+
+/// A mapped safetensors file that remembers which of its tensors were taken.
+pub(crate) struct WeightFile {
+    path: PathBuf,
+    map: Mmap,
+    metadata: Metadata,
+    data_start: usize,
+    taken: Mutex<BTreeSet<String>>,
+}
+
+/// The name of a component's weight file in `folder`: `stem.safetensors`, else `stem.fp16.safetensors`.
+///
+/// # Errors
+/// [`LoadError::NoFile`] names both.
+pub(crate) fn weight_file(folder: &Path, stem: &str) -> Result<String, LoadError> {
+    let names = [format!("{stem}.safetensors"), format!("{stem}.fp16.safetensors")];
+    let wanted = names.join(" or ");
+    let found = names.into_iter().find(|name| folder.join(name).is_file());
+    found.ok_or_else(|| LoadError::NoFile { folder: folder.to_owned(), wanted })
+}
+
+impl WeightFile {
+    /// Maps `path` and checks its header against its length.
+    #[allow(unsafe_code)]
+    pub(crate) fn open(path: PathBuf) -> Result<Self, LoadError> {
+        let io = |source| LoadError::Io { path: path.clone(), source };
+        let file = File::open(&path).map_err(io)?;
+        // SAFETY: the map is read-only. Were another process to shorten the file while it is mapped, reading the lost
+        // part would end this process with SIGBUS; model files are not written in place by anything that follows the
+        // layout's conventions, and every value is copied out before loading ends.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let (header, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|reason| LoadError::Corrupt { path: path.clone(), reason: reason.to_string() })?;
+        // The file is: length of the header in 8 bytes, header, data.
+        Ok(Self { path, map, metadata, data_start: header + 8, taken: Mutex::default() })
+    }
+
+    /// The whole file as the outermost scope.
+    pub(crate) fn root(&self) -> Scope<'_> {
+        Scope { file: self, prefix: String::new() }
+    }
+
+    /// Checks that every tensor was taken, but for `harmless` ones that old exporters leave behind.
+    pub(crate) fn finish(self, harmless: &[&str]) -> Result<(), LoadError> {
+        let taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut names: Vec<(String, &TensorInfo)> = self.metadata.tensors().into_iter().collect();
+        names.sort_by(|a, b| a.0.cmp(&b.0));
+        match names.into_iter().find(|(name, _)| !taken.contains(name) && !harmless.contains(&name.as_str())) {
+            Some((tensor, info)) => {
+                Err(LoadError::SurplusTensor { path: self.path.clone(), tensor, found: info.shape.clone() })
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take(&self, tensor: String, expected: &[usize]) -> Result<Vec<f32>, LoadError> {
+        let path = || self.path.clone();
+        let Some(info) = self.metadata.info(&tensor) else {
+            return Err(LoadError::MissingTensor { path: path(), tensor, expected: expected.to_vec() });
+        };
+        if info.shape != expected {
+            let (expected, found) = (expected.to_vec(), info.shape.clone());
+            return Err(LoadError::TensorShape { path: path(), tensor, expected, found });
+        }
+        let bytes = &self.map[self.data_start + info.data_offsets.0..self.data_start + info.data_offsets.1];
+        let values = match info.dtype {
+            Dtype::F32 => decode(bytes, f32::from_le_bytes),
+            Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            other => return Err(LoadError::TensorType { path: path(), tensor, found: format!("{other:?}") }),
+        };
+        self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(tensor);
+        Ok(values)
+    }
+}
+
+fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)).collect()
+}
+
+/// A place in the tree of names: `pp` goes down, as in the checkpoint.
+#[derive(Clone)]
+pub(crate) struct Scope<'a> {
+    file: &'a WeightFile,
+    prefix: String,
+}
+
+impl Scope<'_> {
+    /// The scope `part` below this one.
+    pub(crate) fn pp(&self, part: impl Display) -> Self {
+        Self { file: self.file, prefix: format!("{}{part}.", self.prefix) }
+    }
+
+    /// True if tensor `name` exists here.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.file.metadata.info(&format!("{}{name}", self.prefix)).is_some()
+    }
+
+    /// Takes a tensor as f32.
+    pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        self.file.take(format!("{}{name}", self.prefix), shape)
+    }
+
+    /// A linear layer with a bias.
+    pub(crate) fn linear(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
+        let bias = self.take("bias", &[outputs])?;
+        Ok(Linear::new(&self.take("weight", &[outputs, inputs])?, Some(bias), inputs, outputs))
+    }
+
+    /// A 1×1 convolution with a bias, which is a linear layer over channels.
+    pub(crate) fn pointwise(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
+        let bias = self.take("bias", &[outputs])?;
+        Ok(Linear::new(&self.take("weight", &[outputs, inputs, 1, 1])?, Some(bias), inputs, outputs))
+    }
+
+    /// The linear layers `names` of one input as a single layer, their outputs of `each` channels side by side.
+    pub(crate) fn fused(&self, names: &[&str], inputs: usize, each: usize, bias: bool) -> Result<Linear, LoadError> {
+        let all = |what: &str, shape: &[usize]| -> Result<Vec<f32>, LoadError> {
+            let parts: Result<Vec<_>, _> = names.iter().map(|name| self.pp(name).take(what, shape)).collect();
+            Ok(parts?.concat())
+        };
+        let bias = if bias { Some(all("bias", &[each])?) } else { None };
+        Ok(Linear::new(&all("weight", &[each, inputs])?, bias, inputs, names.len() * each))
+    }
+
+    /// A 3×3 convolution with a bias.
+    pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
+        let bias = self.take("bias", &[outputs])?;
+        Ok(Conv3x3::new(&self.take("weight", &[outputs, inputs, 3, 3])?, bias, inputs, outputs, stride))
+    }
+
+    /// A layer norm.
+    pub(crate) fn layer_norm(&self, width: usize, epsilon: f64) -> Result<LayerNorm, LoadError> {
+        Ok(LayerNorm::new(self.take("weight", &[width])?, self.take("bias", &[width])?, epsilon))
+    }
+
+    /// A group norm; the configuration has been checked, so that `groups` divides `width`.
+    pub(crate) fn group_norm(&self, width: usize, groups: Groups, then: Then) -> Result<GroupNorm, LoadError> {
+        let (weight, bias) = (self.take("weight", &[width])?, self.take("bias", &[width])?);
+        Ok(GroupNorm::new(weight, bias, groups.count, groups.epsilon, then))
+    }
+}
+
+/// What all group norms of a component share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Groups {
+    /// Groups of channels.
+    pub(crate) count: usize,
+    /// Added to the variance.
+    pub(crate) epsilon: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use safetensors::tensor::TensorView;
+
+    fn written(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.safetensors");
+        let views: Vec<_> =
+            tensors.iter().map(|(n, d, s, b)| (*n, TensorView::new(*d, s.clone(), b).unwrap())).collect();
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        (dir, path)
+    }
+
+    fn example() -> (tempfile::TempDir, PathBuf) {
+        let f32s = [1.5f32, -2.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let f16s = [f16::from_f32(0.25)].iter().flat_map(|x| x.to_le_bytes()).collect();
+        let bf16s = [bf16::from_f32(-8.0)].iter().flat_map(|x| x.to_le_bytes()).collect();
+        written(&[
+            ("a.b.weight", Dtype::F32, vec![1, 2], f32s),
+            ("a.b.bias", Dtype::F16, vec![1], f16s),
+            ("c", Dtype::BF16, vec![1], bf16s),
+            ("ids", Dtype::I64, vec![1], vec![0; 8]),
+        ])
+    }
+
+    #[test]
+    fn all_three_float_types_are_read_by_their_full_names() {
+        let (_dir, path) = example();
+        let file = WeightFile::open(path).unwrap();
+        let scope = file.root().pp("a").pp("b");
+        assert!(scope.has("weight") && !scope.has("c"));
+        assert_eq!(scope.take("weight", &[1, 2]).unwrap(), [1.5, -2.0]);
+        assert_eq!(scope.take("bias", &[1]).unwrap(), [0.25]);
+        assert_eq!(file.root().take("c", &[1]).unwrap(), [-8.0]);
+        file.finish(&["ids"]).unwrap();
+    }
+
+    #[test]
+    fn missing_surplus_misshapen_and_mistyped_tensors_are_named() {
+        let (_dir, path) = example();
+        let file = WeightFile::open(path).unwrap();
+        let root = file.root();
+        let text = |e: LoadError| e.to_string();
+        assert!(text(root.take("a.b.gain", &[3]).unwrap_err()).contains("lacks tensor a.b.gain of shape [3]"));
+        let shape = text(root.take("a.b.weight", &[2, 1]).unwrap_err());
+        assert!(shape.contains("a.b.weight of shape [1, 2]") && shape.contains("asks for [2, 1]"), "{shape}");
+        assert!(text(root.take("ids", &[1]).unwrap_err()).contains("of type I64; accepted: F32, F16, BF16"));
+        let surplus = text(file.finish(&["ids"]).unwrap_err());
+        assert!(surplus.contains("model.safetensors") && surplus.contains("a.b.bias of shape [1]"), "{surplus}");
+    }
+
+    #[test]
+    fn truncated_and_garbled_files_are_corrupt() {
+        let (_dir, path) = example();
+        let bytes = std::fs::read(&path).unwrap();
+        for broken in [&bytes[..bytes.len() - 1], &bytes[..20], &[], b"not a safetensors file at all"] {
+            std::fs::write(&path, broken).unwrap();
+            let error = WeightFile::open(path.clone()).err().unwrap().to_string();
+            assert!(error.contains("is corrupt or truncated"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_half_size_file_stands_in_for_a_missing_plain_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = weight_file(dir.path(), "model").unwrap_err().to_string();
+        assert!(missing.contains("model.safetensors or model.fp16.safetensors"), "{missing}");
+        std::fs::write(dir.path().join("model.fp16.safetensors"), "").unwrap();
+        assert_eq!(weight_file(dir.path(), "model").unwrap(), "model.fp16.safetensors");
+        std::fs::write(dir.path().join("model.safetensors"), "").unwrap();
+        assert_eq!(weight_file(dir.path(), "model").unwrap(), "model.safetensors");
+    }
+}
