@@ -148,7 +148,7 @@ impl Conv3x3 {
 
     /// Any stride: the gradient of every gathered patch, added back where the patch came from.
     fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
-        let Weights { weight, inputs, outputs, stride } = &*self.0;
+        let Weights { weight, inputs, outputs, stride, .. } = &*self.0;
         let weight = Matrix::packed(weight, 9 * inputs, *outputs).transposed();
         let samples = out.par_chunks_mut(from.height * from.width * inputs);
         let gradients = gradient.par_chunks(to.height * to.width * outputs);
