@@ -5,8 +5,6 @@ pub mod config;
 pub mod digest;
 pub mod embedding;
 pub mod error;
-#[cfg(test)]
-mod golden;
 pub mod model;
 pub mod noise;
 pub mod render;
@@ -17,6 +15,8 @@ pub mod tokenizer;
 pub mod unet;
 pub mod vae;
 
+#[cfg(test)]
+mod golden;
 mod ops;
 mod weights;
 

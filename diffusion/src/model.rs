@@ -90,7 +90,9 @@ fn name(dir: &Path) -> String {
 
 /// Over every file that [`BaseModel::load`] reads.
 fn digest(dir: &Path) -> Result<ModelDigest, LoadError> {
-    let tokenizer: Vec<String> = vec!["vocab.json".into(), "merges.txt".into()];
+    let there = |file: &String| dir.join("tokenizer").join(file).is_file();
+    let optional = ["tokenizer_config.json", "special_tokens_map.json"].map(String::from).into_iter().filter(there);
+    let tokenizer = ["vocab.json", "merges.txt"].map(String::from).into_iter().chain(optional).collect();
     let folders = [
         ("scheduler", vec!["scheduler_config.json".into()]),
         ("text_encoder", TextEncoder::files(&dir.join("text_encoder"))?),
