@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use likeness_proto::Incarnation;
 
-/// Exponential backoff with full jitter: attempt `n` waits between half of and the whole of `first · 2ⁿ`, capped at
+/// Exponential backoff with jitter: attempt `n` waits between half of and the whole of `first · 2ⁿ`, capped at
 /// `longest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {

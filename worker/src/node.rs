@@ -161,25 +161,29 @@ impl<W: Work> Node<W> {
     /// Begins what was granted; gives back what is more than was asked for.
     fn begin(&mut self, grants: Vec<v1::Grant>, free: usize) {
         for (index, wire) in grants.into_iter().enumerate() {
-            let received = Instant::now();
-            let lease = LeaseId::decode(&wire.task_id, wire.fence);
-            let until = received + Duration::from_millis(wire.lease_ms.into());
-            match (Grant::try_from(wire), lease) {
-                (Ok(grant), Ok(lease)) if index >= free => self.answer(lease, Report::Release, until, &grant),
-                (Ok(grant), Ok(_lease)) => self.attend(grant, until),
-                (Err(error), Ok(lease)) => {
-                    error!(task = %lease.task, %error, "grant not understood");
-                    let link = Arc::clone(&self.link);
-                    let report = Report::Fail { error, retry: false };
-                    self.running.spawn(async move { tell(&link, lease, report, until).await });
+            let until = Instant::now() + Duration::from_millis(wire.lease_ms.into());
+            let lease = match LeaseId::decode(&wire.task_id, wire.fence) {
+                Ok(lease) => lease,
+                Err(error) => {
+                    error!(%error, "grant without a lease, dropped");
+                    continue;
                 }
-                (_, Err(error)) => error!(%error, "grant without a lease, dropped"),
+            };
+            match Grant::try_from(wire) {
+                Ok(grant) if index < free => self.attend(grant, until),
+                Ok(_surplus) => {
+                    warn!(task = %lease.task, free, "more granted than asked for, given back");
+                    self.tell(lease, Report::Release, until);
+                }
+                Err(error) => {
+                    error!(task = %lease.task, %error, "grant not understood");
+                    self.tell(lease, Report::Fail { error, retry: false }, until);
+                }
             }
         }
     }
 
-    fn answer(&mut self, lease: LeaseId, report: Report, until: Instant, grant: &Grant) {
-        warn!(task = %lease.task, job = %grant.job, "more granted than asked for, given back");
+    fn tell(&mut self, lease: LeaseId, report: Report, until: Instant) {
         let link = Arc::clone(&self.link);
         self.running.spawn(async move { tell(&link, lease, report, until).await });
     }

@@ -50,12 +50,13 @@ impl Task {
     /// checkpoint's step before.
     ///
     /// # Errors
-    /// When the lease was lost or the job cancelled before the checkpoint was recorded.
+    /// When the lease was lost or the job cancelled before the checkpoint was recorded, or the coordinator does not
+    /// accept it: return [`WorkError::Stopped`](crate::WorkError::Stopped).
     pub async fn commit_checkpoint(&self, checkpoint: v1::Checkpoint) -> Result<(), Stop> {
         let recorded = self.held.progress().commit(checkpoint);
         self.renew.notify_one();
         tokio::select! {
-            Ok(()) = recorded => Ok(()),
+            recorded = recorded => recorded.map_err(|_refused| self.stop.requested().unwrap_or(Stop::Lost)),
             stop = self.stop.wait_final() => Err(stop),
         }
     }
