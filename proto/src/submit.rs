@@ -45,7 +45,7 @@ impl Submission {
     /// Names the first field that is not accepted.
     pub fn resolve(&self, model: &ModelFacts) -> Result<Specs, Refusal> {
         Ok(Specs {
-            train: self.train.clone().map(|wire| TrainSpec::resolve(wire, model)).transpose()?,
+            train: self.train.map(|wire| TrainSpec::resolve(wire, model)).transpose()?,
             render: RenderSpec::resolve(self.render.clone(), model)?,
         })
     }
@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn bad_requests_are_named() {
-        let broken: [(&str, fn(&mut v1::SubmitJobRequest)); 5] = [
+        type Break = fn(&mut v1::SubmitJobRequest);
+        let broken: [(&str, Break); 5] = [
             ("idempotency key", |wire| wire.idempotency_key = "a b".into()),
             ("subjects holds 0", |wire| wire.subjects.clear()),
             ("named twice", |wire| wire.subjects.push(wire.subjects[0].clone())),

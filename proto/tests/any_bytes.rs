@@ -1,5 +1,7 @@
 //! Whatever bytes come over the wire, decoding them ends in a value or in a refusal.
 
+#![allow(clippy::unwrap_used)] // clippy sees a test only in functions that are marked as one
+
 use likeness_proto::{
     Completion, Consent, Failure, Grant, LeaseAsk, ModelFacts, ObjectRef, PhotoHeader, Registration, Release,
     RenderSpec, Renewals, SubjectHeader, Submission, TrainSpec, v1,

@@ -50,21 +50,24 @@ pub(crate) async fn tell(link: &Link, lease: LeaseId, report: Report, until: Ins
 async fn insist(link: &Link, lease: LeaseId, report: &Report, until: Instant) -> Result<(), Refusal> {
     let name = report.name();
     let mut waits = link.waits();
-    loop {
+    let outcome = loop {
         let error = match tokio::time::timeout_at(until, send(link, lease, report)).await {
-            Ok(Ok(())) => return Ok(info!(report = name, "reported")),
-            Ok(Err(CallError::Refused(Refusal { code: ErrorCode::StaleFence, .. }))) => {
-                return Ok(info!(report = name, "fence is stale, dropped"));
-            }
-            Ok(Err(CallError::Refused(refusal))) if refusal.code != ErrorCode::UnknownWorker => return Err(refusal),
-            Ok(Err(error)) => error,
-            Err(_elapsed) => return Ok(warn!(report = name, "lease ended before the report was heard, dropped")),
+            Ok(Ok(())) => break "heard",
+            Err(_elapsed) => break "lease ended before it was heard",
+            Ok(Err(CallError::Refused(refusal))) => match refusal.code {
+                ErrorCode::StaleFence => break "stale fence",
+                ErrorCode::UnknownWorker => refusal.into(),
+                _other => return Err(refusal),
+            },
+            Ok(Err(error @ CallError::Unanswered(_))) => error,
         };
         let wait = waits.next();
         warn!(report = name, %error, ?wait, "report not heard, trying again");
         link.heed(&error).await;
         tokio::time::sleep_until(until.min(Instant::now() + wait)).await;
-    }
+    };
+    info!(report = name, outcome, "attempt ended");
+    Ok(())
 }
 
 async fn send(link: &Link, lease: LeaseId, report: &Report) -> Result<(), CallError> {

@@ -62,7 +62,7 @@ proptest! {
     fn resolving_a_resolved_train_spec_changes_nothing(wire in wire_train()) {
         if let Ok(once) = TrainSpec::resolve(wire, &MODEL) {
             let stored = v1::TrainSpec::from(once.clone());
-            prop_assert_eq!(&TrainSpec::resolve(stored.clone(), &MODEL).unwrap(), &once);
+            prop_assert_eq!(&TrainSpec::resolve(stored, &MODEL).unwrap(), &once);
             prop_assert_eq!(&TrainSpec::try_from(stored).unwrap(), &once);
         }
     }
