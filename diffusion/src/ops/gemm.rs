@@ -22,6 +22,17 @@ impl<'a> Matrix<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
+    /// Its columns from `first` on.
+    fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first + count <= self.cols, "columns {first} to {} of {}", first + count, self.cols);
+        Self { data: &self.data[(first * self.col).min(self.data.len())..], cols: count, ..self }
+    }
+
+    /// Its rows from `first` on.
+    fn lines(self, first: usize, count: usize) -> Self {
+        self.transposed().columns(first, count).transposed()
+    }
+
     /// The same values with rows and columns exchanged.
     pub(crate) fn transposed(self) -> Self {
         Self { rows: self.cols, cols: self.rows, row: self.col, col: self.row, ..self }
@@ -41,17 +52,46 @@ pub(crate) enum Write {
     Add,
 }
 
+/// Terms of a sum that gemm adds up in one go, whatever the number of rows and columns.
+const DEPTH: usize = 512;
+
 /// `out (+)= scale · lhs · rhs`, on one thread. Rows of `out` lie `stride` values apart.
-#[allow(unsafe_code)]
+///
+/// A row of the result has the same bits however many other rows there are, so that a sample of a batch does not depend on
+/// the others: left to itself, gemm chooses by the size where it cuts a long sum, and adds a lone row up in another order.
 pub(crate) fn product(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
+    assert_eq!(k, rhs.rows, "inner sizes of a product");
+    assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
+    if m == 1 {
+        // Twice the same row; the copy is thrown away.
+        let mut pair = [&out[..n], &out[..n]].concat();
+        blocks(&mut pair, n, into, scale, Matrix { rows: 2, row: 0, ..lhs }, rhs);
+        out[..n].copy_from_slice(&pair[..n]);
+    } else {
+        blocks(out, stride, into, scale, lhs, rhs);
+    }
+}
+
+fn blocks(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
+    let depth = lhs.cols;
+    block(out, stride, into, scale, lhs.columns(0, depth.min(DEPTH)), rhs.lines(0, depth.min(DEPTH)));
+    for first in (DEPTH..depth).step_by(DEPTH) {
+        let count = DEPTH.min(depth - first);
+        block(out, stride, Write::Add, scale, lhs.columns(first, count), rhs.lines(first, count));
+    }
+}
+
+#[allow(unsafe_code)]
+fn block(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
     let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
     assert_eq!(k, rhs.rows, "inner sizes of a product");
     assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
     let signed = |x: usize| isize::try_from(x).expect("slices are at most isize::MAX long");
     // SAFETY: `out` is borrowed mutably, so it overlaps neither operand. Every element that gemm touches lies at
     // i·row + j·col with i < rows and j < cols; `fits` has checked for all three that the last of them is inside its
-    // slice (`Matrix` keeps its fields private and `transposed` exchanges both pairs), and that the result's rows do not
-    // overlap one another. f32 has no invalid bit patterns and no destructor.
+    // slice (`Matrix` keeps its fields private; `transposed` exchanges both pairs, `columns` cuts off as many values as it
+    // moves on, a lone row stands twice on itself), and that the result's rows do not overlap one another. f32 has no invalid bit patterns and no destructor.
     unsafe {
         gemm::gemm(
             m,
@@ -91,6 +131,25 @@ mod tests {
         assert_eq!(out, [3., 9., 15., 1., 7., 21., 31., 1.]);
         product(&mut out, 4, Write::Replace, 1.0, lhs, rhs);
         assert_eq!(out, [1., 4., 7., 1., 3., 10., 15., 1.]);
+    }
+
+    #[test]
+    fn a_row_has_the_same_bits_however_many_others_there_are() {
+        let values =
+            |count: usize| -> Vec<f32> { (0..count).map(|i| ((i * 7919) % 1009) as f32 / 1009. - 0.5).collect() };
+        for (k, n) in [(40, 48), (864, 48), (1100, 96), (513, 3)] {
+            let (lhs, rhs) = (values(200 * k), values(k * n));
+            let rows = |m: usize| {
+                let mut out = vec![0.25; m * n];
+                let lhs = Matrix::packed(&lhs, m, k);
+                product(&mut out, n, Write::Add, 0.7, lhs, Matrix::packed(&rhs, k, n));
+                out
+            };
+            let all = rows(200);
+            for m in [1, 2, 7, 59, 64, 65, 150] {
+                assert!(rows(m) == all[..m * n], "{m} of 200 rows, {k} terms, {n} columns");
+            }
+        }
     }
 
     #[test]
