@@ -1,0 +1,85 @@
+//! The sampler as a node's work.
+
+use std::sync::Arc;
+
+use likeness_diffusion::{BaseModel, Embedding};
+use likeness_proto::{Assignment, ErrorCode, Grant, TaskKind, v1};
+use likeness_worker::{Done, Task, Work, WorkError};
+
+use crate::{
+    cache::Cache,
+    failure::refused,
+    picture::{Origin, Provenance},
+};
+
+/// How a sampler uses its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// Embeddings kept in memory, a few KB each.
+    pub embeddings: usize,
+    /// Pixels drawn in one batch; a batch has at least one avatar.
+    pub pixels_at_once: usize,
+}
+
+impl Default for Options {
+    /// 256 embeddings; batches of one avatar of 512 × 512 pixels, or sixteen of 128 × 128.
+    fn default() -> Self {
+        Self { embeddings: 256, pixels_at_once: 512 * 512 }
+    }
+}
+
+/// Renders avatars and makes contact sheets.
+#[derive(Debug)]
+pub struct Sampler {
+    pub(crate) model: Arc<BaseModel>,
+    pub(crate) embeddings: Cache<Embedding>,
+    pub(crate) options: Options,
+}
+
+impl Sampler {
+    /// A sampler that draws with `model`.
+    pub fn new(model: Arc<BaseModel>, options: Options) -> Self {
+        Self { model, embeddings: Cache::new(options.embeddings), options }
+    }
+
+    pub(crate) fn provenance(&self, grant: &Grant, origin: Origin) -> Provenance {
+        Provenance { origin, job: Some(grant.job.to_string()), base_model: self.model.digest.clone() }
+    }
+
+    /// Refuses a grant for a model that this node does not hold.
+    fn check_model(&self, grant: &Grant) -> Result<(), WorkError> {
+        let (wanted, held) = (grant.base_model.as_str(), self.model.digest.as_ref());
+        if wanted == held {
+            return Ok(());
+        }
+        let message = format!("the task is for base model {wanted}, this sampler holds {held}");
+        Err(WorkError::Failed { code: ErrorCode::ModelUnavailable, message, retry: true })
+    }
+}
+
+impl Work for Sampler {
+    fn kinds(&self) -> &[TaskKind] {
+        &[TaskKind::Render, TaskKind::Assemble]
+    }
+
+    fn models(&self) -> Vec<v1::BaseModel> {
+        vec![v1::BaseModel {
+            digest: self.model.digest.to_string(),
+            name: self.model.name.clone(),
+            native_size: self.model.native_size() as u32,
+            factor: self.model.vae.factor() as u32,
+        }]
+    }
+
+    async fn run(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
+        self.check_model(&grant)?;
+        match grant.work.clone() {
+            Assignment::Render(work) => self.render(&grant, work, &task).await,
+            Assignment::Assemble(work) => self.assemble(&grant, work, &task).await,
+            Assignment::Train(_) => Err(refused(ErrorCode::Internal, "a sampler cannot train".to_owned())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
