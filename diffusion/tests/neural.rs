@@ -2,6 +2,8 @@
 //! The goldens are made by tests/golden/make.py (pinned diffusers and transformers, f32 on the CPU); tests/golden/neural.py
 //! says what each tensor is.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 #[path = "../src/golden.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod golden;
