@@ -1,1 +1,21 @@
-//! placeholder
+//! The coordinator of Likeness: the front door for people, the desk that hands work to the fleet, and the memory of both.
+//! Knows no tensors.
+//!
+//! What may happen to tasks is decided by `lifecycle`, a pure state machine; a `Store` remembers it; the gRPC services
+//! decode, ask the store, encode. `photos` is the only place that reads bytes of strangers.
+
+mod access;
+mod bucket;
+mod clock;
+mod lifecycle;
+mod models;
+mod photos;
+mod run;
+mod service;
+mod store;
+mod sweep;
+
+pub use access::{Access, Tokens};
+pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
+pub use run::{CoordinatorError, Options, run};
+pub use store::sqlite::OpenError;

@@ -1,0 +1,161 @@
+//! The coordinator as a whole: opened eagerly, served until told to stop, ended in order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use likeness_proto::v1::avatars_server::AvatarsServer;
+use likeness_proto::v1::workers_server::WorkersServer;
+use likeness_proto::{ModelDigest, Refusal};
+use object_store::ObjectStore;
+use tokio::net::TcpListener;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+
+use crate::access::{FleetDoor, FrontDoor, Tokens};
+use crate::bucket::Bucket;
+use crate::clock::SystemClock;
+use crate::service::{FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
+use crate::store::sqlite::{OpenError, SqliteStore};
+use crate::store::{Policy, Store, Sweep};
+use crate::sweep;
+
+/// What a coordinator needs to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The SQLite file; made when it is not there.
+    pub store: PathBuf,
+    /// Where photos, embeddings and avatars lie.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// Who may call.
+    pub tokens: Tokens,
+    /// A lease lives this long after each renewal.
+    pub lease: Duration,
+    /// Tries of a task without getting further, after which its subject fails.
+    pub attempts: u32,
+    /// The base model of jobs that name none; `None`: the only one that the fleet holds.
+    pub base_model: Option<ModelDigest>,
+    /// Calls that are going on may take this long to end after the shutdown began.
+    pub drain_grace: Duration,
+}
+
+impl Options {
+    /// The usual settings: leases of 15 s, 3 attempts, 5 s to drain.
+    pub fn new(store: PathBuf, bucket: Arc<dyn ObjectStore>, tokens: Tokens) -> Self {
+        let (lease, drain_grace) = (Duration::from_secs(15), Duration::from_secs(5));
+        Self { store, bucket, tokens, lease, attempts: 3, base_model: None, drain_grace }
+    }
+}
+
+/// Why a coordinator did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum CoordinatorError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The bucket cannot be written to, or the store failed; the code tells which.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The server failed.
+    #[error("the server failed: {0}")]
+    Serve(#[from] tonic::transport::Error),
+}
+
+/// Serves on `listener` until `shutdown`. Returns when every call has ended or the grace is over; the store is closed
+/// then.
+///
+/// # Errors
+/// At once when the store or the bucket is out of order; later only when the server itself fails.
+pub async fn run(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
+    let policy = Policy { lease: options.lease, attempts: options.attempts, base_model: options.base_model.clone() };
+    let store = SqliteStore::open(&options.store, Arc::new(SystemClock), policy).await?;
+    let bucket = Bucket::new(Arc::clone(&options.bucket));
+    bucket.probe().await?;
+    // Whatever the last run left half erased goes before anybody can ask for it.
+    store.expire().await.map_err(Refusal::from)?;
+    sweep::owed(&store, &bucket, Sweep::All).await?;
+
+    let stop = shutdown.child_token();
+    let shared = Shared::new(store, bucket, stop.clone());
+    let expiry = tokio::spawn(expire(Arc::clone(&shared)));
+    let janitor = tokio::spawn(tidy(Arc::clone(&shared)));
+    let served = serve(listener, &options, Arc::clone(&shared)).await;
+
+    stop.cancel();
+    for (name, task) in [("expiry", expiry), ("janitor", janitor)] {
+        if let Err(error) = task.await {
+            tracing::error!(task = name, %error, "background task died");
+        }
+    }
+    shared.store.close().await;
+    served
+}
+
+/// Serves until the shutdown, then waits for the calls that are going on.
+async fn serve(
+    listener: TcpListener,
+    options: &Options,
+    shared: Arc<Shared<SqliteStore>>,
+) -> Result<(), CoordinatorError> {
+    const KEEPALIVE: Duration = Duration::from_secs(20);
+    let stop = shared.shutdown.clone();
+    let avatars = AvatarsServer::new(FrontDesk(Arc::clone(&shared)))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let workers = WorkersServer::new(FleetDesk(shared))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .tcp_nodelay(true)
+        .add_service(InterceptedService::new(avatars, FrontDoor(options.tokens.clone())))
+        .add_service(InterceptedService::new(workers, FleetDoor(options.tokens.clone())))
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+    let deadline = async {
+        stop.cancelled().await;
+        tokio::time::sleep(options.drain_grace).await;
+    };
+    tokio::select! {
+        served = server => Ok(served?),
+        () = deadline => {
+            tracing::warn!(grace = ?options.drain_grace, "calls still going on after the grace, cut off");
+            Ok(())
+        }
+    }
+}
+
+/// Takes back leases and uploads that have run out, several times in the life of a lease.
+async fn expire<S: Store>(shared: Arc<Shared<S>>) {
+    let period = (shared.store.policy().lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _tick = ticks.tick() => {}
+            () = shared.shutdown.cancelled() => return,
+        }
+        if let Err(error) = shared.store.expire().await {
+            tracing::error!(%error, "expired leases not taken back, will be tried again");
+        }
+    }
+}
+
+/// Does the sweeps that are owed.
+async fn tidy<S: Store>(shared: Arc<Shared<S>>) {
+    const PERIOD: Duration = Duration::from_secs(5);
+    let mut ticks = interval(PERIOD);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _tick = ticks.tick() => {}
+            () = shared.shutdown.cancelled() => return,
+        }
+        if let Err(error) = sweep::owed(&shared.store, &shared.bucket, Sweep::Due).await {
+            tracing::error!(%error, "owed sweeps not done, will be tried again");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The gRPC services: decode, ask the store, encode.
+
+mod avatars;
+mod download;
+mod upload;
+mod watch;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use avatars::FrontDesk;
+pub(crate) use workers::FleetDesk;
+
+use std::sync::Arc;
+
+use likeness_proto::{ErrorCode, Refusal};
+use tokio_util::sync::CancellationToken;
+
+use crate::bucket::Bucket;
+use crate::store::Store;
+
+/// Bytes of a message at most, either way: a job with thousands of avatars is a few MiB.
+pub(crate) const MAX_MESSAGE: usize = 16 << 20;
+
+/// What the services share.
+#[derive(Debug)]
+pub(crate) struct Shared<S> {
+    pub(crate) store: S,
+    pub(crate) bucket: Bucket,
+    pub(crate) shutdown: CancellationToken,
+    /// Photos decoded at a time: each may take a core and the decoder's budget.
+    pub(crate) decoders: tokio::sync::Semaphore,
+    /// Uploads at a time: each may hold a whole photo file.
+    pub(crate) uploads: tokio::sync::Semaphore,
+}
+
+impl<S: Store> Shared<S> {
+    pub(crate) fn new(store: S, bucket: Bucket, shutdown: CancellationToken) -> Arc<Self> {
+        const DECODERS: usize = 2;
+        const UPLOADS: usize = 16;
+        let (decoders, uploads) = (tokio::sync::Semaphore::new(DECODERS), tokio::sync::Semaphore::new(UPLOADS));
+        Arc::new(Self { store, bucket, shutdown, decoders, uploads })
+    }
+}
+
+fn shutting_down() -> Refusal {
+    Refusal::new(ErrorCode::Unavailable, "the coordinator is shutting down; try again when it is back")
+}

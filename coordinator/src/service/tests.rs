@@ -1,0 +1,506 @@
+//! The whole coordinator over real gRPC on loopback, with an in-memory bucket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use image::{DynamicImage, ImageFormat};
+use likeness_proto::v1::avatars_client::AvatarsClient;
+use likeness_proto::v1::put_subject_request::Part;
+use likeness_proto::v1::workers_client::WorkersClient;
+use likeness_proto::v1::{self, JobState, PutSubjectRequest, SubjectState};
+use likeness_proto::{Bearer, ErrorCode, Incarnation, ObjectRef, PROTOCOL_VERSION, Prefix, Refusal, Secret, TaskKind};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::{CoordinatorError, Options, Tokens, run};
+
+const MODEL: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+
+type People = AvatarsClient<InterceptedService<Channel, Bearer>>;
+type Fleet = WorkersClient<InterceptedService<Channel, Bearer>>;
+
+/// A coordinator that serves, and where its memory lies.
+struct Served {
+    folder: Arc<TempDir>,
+    bucket: Arc<InMemory>,
+    channel: Channel,
+    shutdown: CancellationToken,
+    running: JoinHandle<Result<(), CoordinatorError>>,
+}
+
+fn secret(text: &str) -> Secret {
+    Secret::new(text).unwrap()
+}
+
+impl Served {
+    async fn new() -> Self {
+        Self::over(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), Duration::from_secs(60)).await
+    }
+
+    async fn with_lease(lease: Duration) -> Self {
+        Self::over(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), lease).await
+    }
+
+    async fn over(folder: Arc<TempDir>, bucket: Arc<InMemory>, lease: Duration) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
+        let store: Arc<dyn ObjectStore> = bucket.clone();
+        let options = Options { lease, ..Options::new(folder.path().join("likeness.db"), store, tokens) };
+        let shutdown = CancellationToken::new();
+        let running = tokio::spawn(run(listener, options, shutdown.clone()));
+        let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
+        Self { folder, bucket, channel, shutdown, running }
+    }
+
+    async fn restarted(self) -> Self {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+        Self::over(self.folder, self.bucket, Duration::from_secs(60)).await
+    }
+
+    fn people_with(&self, token: &str) -> People {
+        AvatarsClient::with_interceptor(self.channel.clone(), Bearer::new(&secret(token)))
+    }
+
+    fn people(&self) -> People {
+        self.people_with("right")
+    }
+
+    fn fleet(&self) -> Fleet {
+        WorkersClient::with_interceptor(self.channel.clone(), Bearer::new(&secret("right")))
+    }
+
+    async fn put(&self, subject: &str, photos: &[(&str, Vec<u8>)]) -> Result<v1::PutSubjectResponse, Refusal> {
+        let sent = self.people().put_subject(futures::stream::iter(parts(subject, photos))).await;
+        sent.map(tonic::Response::into_inner).map_err(|status| Refusal::read(&status))
+    }
+
+    /// A subject of one photo, and a job that trains it and draws one avatar.
+    async fn submitted(&self) -> v1::Job {
+        self.put("ada", &[("a.png", png(64, 48))]).await.unwrap();
+        self.people().submit_job(request()).await.unwrap().into_inner()
+    }
+
+    async fn download(&self, key: &str) -> Result<Vec<u8>, Refusal> {
+        let read = |status: Status| Refusal::read(&status);
+        let request = v1::DownloadRequest { key: key.into() };
+        let mut stream = self.people().download(request).await.map_err(read)?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await.map_err(read)? {
+            bytes.extend(chunk.data);
+        }
+        Ok(bytes)
+    }
+
+    async fn keys(&self) -> Vec<String> {
+        use futures::TryStreamExt;
+        let listed: Vec<_> = self.bucket.list(None).try_collect().await.unwrap();
+        listed.into_iter().map(|meta| meta.location.to_string()).collect()
+    }
+
+    async fn get_job(&self, job: &v1::Job) -> v1::Job {
+        let request = v1::GetJobRequest { job_id: job.id.clone() };
+        self.people().get_job(request).await.unwrap().into_inner()
+    }
+}
+
+fn png(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    DynamicImage::new_rgb8(width, height).write_to(&mut bytes, ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn parts(subject: &str, photos: &[(&str, Vec<u8>)]) -> Vec<PutSubjectRequest> {
+    let consent =
+        v1::Consent { attested_by: "Ada".into(), capacity: v1::Capacity::Self_.into(), statement: "that is me".into() };
+    let mut parts = vec![Part::Header(v1::SubjectHeader { subject: subject.into(), consent: Some(consent) })];
+    for (name, bytes) in photos {
+        let size = bytes.len() as u64;
+        parts.push(Part::Photo(v1::PhotoHeader { file_name: (*name).into(), size, caption: String::new() }));
+        parts.extend(bytes.chunks(1 << 20).map(|chunk| Part::Chunk(chunk.to_vec())));
+    }
+    parts.into_iter().map(|part| PutSubjectRequest { part: Some(part) }).collect()
+}
+
+fn request() -> v1::SubmitJobRequest {
+    let prompt = v1::Prompt { text: "{subject} at sea".into(), seeds: vec![1] };
+    v1::SubmitJobRequest {
+        idempotency_key: "key".into(),
+        subjects: vec![v1::JobSubject { name: "ada".into(), init: "person".into() }],
+        train: Some(v1::TrainSpec::default()),
+        render: Some(v1::RenderSpec { prompts: vec![prompt], ..Default::default() }),
+        base_model: String::new(),
+    }
+}
+
+/// A worker that does as the test says.
+struct Worker<'a> {
+    served: &'a Served,
+    fleet: Fleet,
+    incarnation: String,
+}
+
+impl<'a> Worker<'a> {
+    fn registration(&self) -> v1::RegisterRequest {
+        v1::RegisterRequest {
+            protocol_version: PROTOCOL_VERSION,
+            worker: "node-1".into(),
+            incarnation: self.incarnation.clone(),
+            kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
+            models: vec![v1::BaseModel { digest: MODEL.into(), name: "tiny".into(), native_size: 64, factor: 8 }],
+            software: "test".into(),
+        }
+    }
+
+    async fn registered(served: &'a Served) -> Self {
+        let mut worker = Self { served, fleet: served.fleet(), incarnation: Incarnation::new().to_string() };
+        let request = worker.registration();
+        worker.fleet.register(request).await.unwrap();
+        worker
+    }
+
+    async fn lease(&mut self, wait_ms: u32) -> Vec<v1::Grant> {
+        let request = v1::LeaseRequest {
+            incarnation: self.incarnation.clone(),
+            kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
+            capacity: 1,
+            wait_ms,
+        };
+        self.fleet.lease(request).await.unwrap().into_inner().grants
+    }
+
+    async fn lease_one(&mut self) -> v1::Grant {
+        self.lease(30_000).await.pop().expect("a task must be ready")
+    }
+
+    async fn write(&self, grant: &v1::Grant, name: &str) -> ObjectRef {
+        let key = grant.output_prefix.parse::<Prefix>().unwrap().key(name).unwrap();
+        self.served.bucket.put(&Path::from(key.as_str()), name.to_owned().into()).await.unwrap();
+        ObjectRef::of(key, name.as_bytes())
+    }
+
+    /// Writes what the task asks for and reports it.
+    async fn finish(&mut self, grant: &v1::Grant) -> Result<(), Refusal> {
+        use v1::complete_request::Result as Outcome;
+        let result = match grant.work.as_ref().unwrap() {
+            v1::grant::Work::Train(_) => Outcome::Train(v1::TrainResult {
+                embedding: Some(self.write(grant, "embedding.safetensors").await.into()),
+                outcome: Some(v1::TrainOutcome { steps: 5, stop_reason: 1, ..Default::default() }),
+                last: None,
+            }),
+            v1::grant::Work::Render(work) => {
+                let v1::Shot { index, prompt, seed } = work.shots[0].clone();
+                let object = Some(self.write(grant, "00000.png").await.into());
+                Outcome::Render(v1::RenderResult {
+                    avatars: vec![v1::Avatar { object, prompt, seed, index }],
+                    seconds: 1.0,
+                })
+            }
+            v1::grant::Work::Assemble(_) => Outcome::Assemble(v1::AssembleResult {
+                contact_sheet: Some(self.write(grant, "contact-sheet.png").await.into()),
+            }),
+        };
+        self.complete(grant, result).await
+    }
+
+    async fn complete(&mut self, grant: &v1::Grant, result: v1::complete_request::Result) -> Result<(), Refusal> {
+        let request = v1::CompleteRequest {
+            incarnation: self.incarnation.clone(),
+            task_id: grant.task_id.clone(),
+            fence: grant.fence,
+            result: Some(result),
+            warnings: vec![],
+        };
+        self.fleet.complete(request).await.map(drop).map_err(|status| Refusal::read(&status))
+    }
+
+    async fn checkpoint(&mut self, grant: &v1::Grant, object: ObjectRef) -> Result<v1::Verdict, Refusal> {
+        let checkpoint = Some(v1::Checkpoint { object: Some(object.into()), step: 5 });
+        let report = v1::TrainReport { step: 5, losses: vec![0.5; 5], checkpoint, ..Default::default() };
+        let progress = Some(v1::renewal::Progress::Train(report));
+        let renewal = v1::Renewal { task_id: grant.task_id.clone(), fence: grant.fence, progress };
+        let request = v1::RenewRequest { incarnation: self.incarnation.clone(), renewals: vec![renewal] };
+        let answer = self.fleet.renew(request).await.map_err(|status| Refusal::read(&status))?;
+        Ok(answer.into_inner().standings[0].verdict())
+    }
+}
+
+#[tokio::test]
+async fn from_photos_to_downloads_watched_and_forgotten() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    let watch = v1::WatchJobRequest { job_id: job.id.clone() };
+    let mut watched = served.people().watch_job(watch).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap().revision, job.revision);
+    for _ in 0..3 {
+        let grant = worker.lease_one().await;
+        worker.finish(&grant).await.unwrap();
+    }
+
+    let (mut last, mut revision) = (job, 0);
+    while let Some(next) = watched.message().await.unwrap() {
+        assert!(next.revision > revision, "revisions only grow");
+        (revision, last) = (next.revision, next);
+    }
+    assert_eq!(last.state(), JobState::Succeeded, "the watch ends with the job");
+    let ada = &last.subjects[0];
+    let avatar = ada.avatars[0].object.as_ref().unwrap();
+    assert_eq!(served.download(&avatar.key).await.unwrap(), b"00000.png");
+    assert_eq!(served.download(&ada.contact_sheet.as_ref().unwrap().key).await.unwrap(), b"contact-sheet.png");
+
+    let forget = v1::ForgetSubjectRequest { subject: "ada".into() };
+    let receipt = served.people().forget_subject(forget).await.unwrap().into_inner();
+    let counts = [receipt.photos, receipt.checkpoints, receipt.embeddings, receipt.avatars, receipt.others];
+    assert_eq!(counts, [1, 0, 1, 1, 1]);
+    assert!(receipt.bytes > 0 && receipt.jobs == [last.id]);
+    assert_eq!(served.keys().await, Vec::<String>::new());
+    assert_eq!(served.download(&avatar.key).await.unwrap_err().code, ErrorCode::UnknownObject);
+}
+
+#[tokio::test]
+async fn no_call_is_served_without_the_token() {
+    let served = Served::new().await;
+    let mut stranger = AvatarsClient::new(served.channel.clone());
+    let status = stranger.list_jobs(v1::ListJobsRequest::default()).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::Unauthenticated);
+    let status = served.people_with("wrong").list_jobs(v1::ListJobsRequest::default()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::Unauthenticated);
+    let upload = futures::stream::iter(parts("ada", &[("a.png", png(8, 8))]));
+    assert!(served.people_with("wrong").put_subject(upload).await.is_err());
+    let mut stranger = WorkersClient::new(served.channel.clone());
+    assert!(stranger.lease(v1::LeaseRequest::default()).await.is_err());
+    assert!(served.people().list_jobs(v1::ListJobsRequest::default()).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_upload_is_stored_as_a_whole_with_warnings() {
+    let served = Served::new().await;
+    let photos = [("a.png", png(64, 48)), ("b.png", png(32, 32)), ("copy.png", png(64, 48))];
+    let answer = served.put("ada", &photos).await.unwrap();
+    assert_eq!(answer.warnings[0].code(), v1::WarningCode::DuplicatePhoto);
+    let subject = answer.subject.unwrap();
+    assert_eq!(subject.photos.len(), 2);
+    let object = ObjectRef::try_from(subject.photos[0].object.clone().unwrap()).unwrap();
+    let bytes = served.download(object.key.as_str()).await.unwrap();
+    assert_eq!(ObjectRef::of(object.key.clone(), &bytes), object);
+    let listed = served.people().list_subjects(v1::ListSubjectsRequest {}).await.unwrap().into_inner();
+    assert_eq!(listed.subjects, [subject]);
+}
+
+#[tokio::test]
+async fn a_bad_upload_leaves_nothing_and_names_every_bad_file() {
+    let served = Served::new().await;
+    let photos = [("a.png", png(64, 48)), ("cut.png", png(64, 48)[..60].to_vec()), ("note.txt", b"hello".to_vec())];
+    let refusal = served.put("ada", &photos).await.unwrap_err();
+    assert_eq!(refusal.code, ErrorCode::ImageDamaged);
+    assert!(refusal.message.contains("cut.png") && refusal.message.contains("note.txt"), "{refusal}");
+    let request = v1::GetSubjectRequest { subject: "ada".into() };
+    let status = served.people().get_subject(request).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::UnknownSubject);
+    let served = served.restarted().await;
+    served.people().list_jobs(v1::ListJobsRequest::default()).await.unwrap();
+    assert_eq!(served.keys().await, Vec::<String>::new(), "the good file went too");
+}
+
+#[tokio::test]
+async fn an_upload_without_photos_or_consent_is_refused() {
+    let served = Served::new().await;
+    assert_eq!(served.put("ada", &[]).await.unwrap_err().code, ErrorCode::NoPhotos);
+    let header = v1::SubjectHeader { subject: "ada".into(), consent: None };
+    let parts = [PutSubjectRequest { part: Some(Part::Header(header)) }];
+    let status = served.people().put_subject(futures::stream::iter(parts)).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::ConsentMissing);
+}
+
+#[tokio::test]
+async fn a_photo_must_have_the_length_announced() {
+    let served = Served::new().await;
+    let mut short = parts("ada", &[("a.png", png(8, 8))]);
+    let Some(Part::Photo(header)) = &mut short[1].part else { panic!("the photo's header comes second") };
+    header.size += 1;
+    let status = served.people().put_subject(futures::stream::iter(short)).await.unwrap_err();
+    assert!(status.message().contains("a.png"), "{status}");
+    let mut huge = parts("ada", &[("a.png", png(8, 8))]);
+    let Some(Part::Photo(header)) = &mut huge[1].part else { panic!("the photo's header comes second") };
+    header.size = (64 << 20) + 1;
+    let status = served.people().put_subject(futures::stream::iter(huge)).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::ImageTooLarge);
+}
+
+#[tokio::test]
+async fn a_job_without_a_fleet_is_refused() {
+    let served = Served::new().await;
+    served.put("ada", &[("a.png", png(64, 48))]).await.unwrap();
+    let status = served.people().submit_job(request()).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::ModelUnavailable);
+}
+
+#[tokio::test]
+async fn the_same_key_with_another_request_already_exists() {
+    let served = Served::new().await;
+    let _worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    assert_eq!(served.people().submit_job(request()).await.unwrap().into_inner().id, job.id);
+    let other =
+        v1::SubmitJobRequest { train: Some(v1::TrainSpec { seed: Some(7), ..Default::default() }), ..request() };
+    let status = served.people().submit_job(other).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::AlreadyExists);
+}
+
+#[tokio::test]
+async fn a_worker_of_another_protocol_is_refused_naming_both() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let request = v1::RegisterRequest { protocol_version: 99, ..worker.registration() };
+    let status = worker.fleet.register(request).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::VersionMismatch);
+    assert!(status.message().contains("99") && status.message().contains(&PROTOCOL_VERSION.to_string()));
+}
+
+#[tokio::test]
+async fn a_waiting_worker_is_woken_by_a_job() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    assert!(worker.lease(0).await.is_empty());
+    let (grants, job) = tokio::join!(worker.lease(30_000), served.submitted());
+    assert_eq!(grants[0].job_id, job.id);
+}
+
+#[tokio::test]
+async fn a_result_counts_only_with_its_objects_in_the_bucket_under_its_prefix() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    let grant = worker.lease_one().await;
+    let trained = |object: ObjectRef| {
+        let outcome = Some(v1::TrainOutcome { steps: 5, stop_reason: 1, ..Default::default() });
+        v1::complete_request::Result::Train(v1::TrainResult { embedding: Some(object.into()), outcome, last: None })
+    };
+    let prefix: Prefix = grant.output_prefix.parse().unwrap();
+    let missing = ObjectRef::of(prefix.key("embedding.safetensors").unwrap(), b"never written");
+    assert_eq!(worker.complete(&grant, trained(missing)).await.unwrap_err().code, ErrorCode::UnknownObject);
+    let photo = served.get_subject_photo().await;
+    assert_eq!(worker.complete(&grant, trained(photo.clone())).await.unwrap_err().code, ErrorCode::InvalidArgument);
+    assert_eq!(worker.checkpoint(&grant, photo).await.unwrap_err().code, ErrorCode::InvalidArgument);
+    assert!(served.get_job(&job).await.subjects[0].trained.is_none());
+
+    let object = worker.write(&grant, "checkpoint-000005.safetensors").await;
+    assert_eq!(worker.checkpoint(&grant, object).await, Ok(v1::Verdict::Continue));
+    assert_eq!(served.get_job(&job).await.subjects[0].training.unwrap().checkpoint_step, 5);
+    worker.finish(&grant).await.unwrap();
+}
+
+impl Served {
+    async fn get_subject_photo(&self) -> ObjectRef {
+        let request = v1::GetSubjectRequest { subject: "ada".into() };
+        let subject = self.people().get_subject(request).await.unwrap().into_inner();
+        subject.photos[0].object.clone().unwrap().try_into().unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_lease_that_lapses_is_granted_again() {
+    let served = Served::with_lease(Duration::from_millis(100)).await;
+    let mut worker = Worker::registered(&served).await;
+    served.submitted().await;
+    let first = worker.lease_one().await;
+    let second = worker.lease_one().await; // waits until the sweep has taken it back
+    assert_eq!((second.task_id, second.fence), (first.task_id.clone(), first.fence + 1));
+    assert_eq!(worker.finish(&first).await.unwrap_err().code, ErrorCode::StaleFence);
+}
+
+#[tokio::test]
+async fn a_job_goes_on_after_a_restart() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    let train = worker.lease_one().await;
+    worker.finish(&train).await.unwrap();
+    let incarnation = worker.incarnation.clone();
+    let served = served.restarted().await;
+    let mut worker = Worker { served: &served, fleet: served.fleet(), incarnation };
+    for _ in 0..2 {
+        let grant = worker.lease_one().await;
+        worker.finish(&grant).await.unwrap();
+    }
+    assert_eq!(served.get_job(&job).await.subjects[0].state(), SubjectState::Succeeded);
+}
+
+#[tokio::test]
+async fn what_a_stale_worker_wrote_about_a_forgotten_subject_goes_at_the_latest_with_a_restart() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    served.submitted().await;
+    let grant = worker.lease_one().await;
+    served.people().forget_subject(v1::ForgetSubjectRequest { subject: "ada".into() }).await.unwrap();
+    worker.write(&grant, "embedding.safetensors").await;
+    served.put("ada", &[("new.png", png(16, 16))]).await.unwrap();
+    let served = served.restarted().await;
+    served.people().list_jobs(v1::ListJobsRequest::default()).await.unwrap();
+    let keys = served.keys().await;
+    assert_eq!(keys.len(), 1, "{keys:?}");
+    assert_eq!(keys[0], served.get_subject_photo().await.key.to_string(), "the subject put again is kept");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_watches_and_waiting_workers() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    worker.lease_one().await;
+    let mut watched = served.people().watch_job(v1::WatchJobRequest { job_id: job.id }).await.unwrap().into_inner();
+    watched.message().await.unwrap().unwrap();
+    let shutdown = served.shutdown.clone();
+    let (grants, end, ()) = tokio::join!(worker.lease(30_000), watched.message(), async { shutdown.cancel() });
+    assert!(grants.is_empty());
+    assert_eq!(Refusal::read(&end.unwrap_err()).code, ErrorCode::Unavailable);
+    served.running.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn unknown_jobs_and_bad_ids_are_told_apart() {
+    let served = Served::new().await;
+    let get = async |id: &str| {
+        let status = served.people().get_job(v1::GetJobRequest { job_id: id.into() }).await.unwrap_err();
+        Refusal::read(&status).code
+    };
+    assert_eq!(get("job-7").await, ErrorCode::InvalidArgument);
+    assert_eq!(get("01890a5d-ac96-774b-bcce-b302099a8057").await, ErrorCode::UnknownJob);
+}
+
+#[tokio::test]
+async fn a_corrupt_object_is_not_downloaded_as_if_it_were_right() {
+    let served = Served::new().await;
+    served.put("ada", &[("a.png", png(64, 48))]).await.unwrap();
+    let photo = served.get_subject_photo().await;
+    served.bucket.put(&Path::from(photo.key.as_str()), "something else".into()).await.unwrap();
+    assert_eq!(served.download(photo.key.as_str()).await.unwrap_err().code, ErrorCode::ObjectCorrupt);
+}
+
+#[tokio::test]
+async fn a_bucket_that_cannot_be_written_to_is_told_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().join("bucket");
+    std::fs::create_dir(&place).unwrap();
+    let bucket = object_store::local::LocalFileSystem::new_with_prefix(&place).unwrap();
+    // A file where the folder was: no user, not even root, can write below it.
+    std::fs::remove_dir(&place).unwrap();
+    std::fs::write(&place, "in the way").unwrap();
+    let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
+    let options = Options::new(folder.path().join("likeness.db"), Arc::new(bucket), tokens);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let error = run(listener, options, CancellationToken::new()).await.unwrap_err();
+    let CoordinatorError::Refused(refusal) = &error else { panic!("{error}") };
+    assert_eq!(refusal.code, ErrorCode::StorageUnavailable);
+    assert!(refusal.message.contains("writable"), "{refusal}");
+}

@@ -1,0 +1,208 @@
+//! What the coordinator remembers. [`Store`] is the contract; engines differ in where they keep it. The contract's tests
+//! are in `contract`, written for any engine.
+
+mod signals;
+pub(crate) mod sqlite;
+
+#[cfg(test)]
+mod contract;
+
+use std::future::Future;
+use std::time::Duration;
+
+use likeness_proto::v1;
+use likeness_proto::{
+    Completion, Consent, ErrorCode, Failure, JobId, LeaseAsk, LeaseId, ModelDigest, ObjectKey, ObjectRef, Photo,
+    Prefix, Refusal, Registration, Release, Renewals, SubjectName, Submission, TenantId, Verdict,
+};
+
+use crate::clock::Timestamp;
+
+pub(crate) use signals::{Signal, Signals};
+
+/// How a store hands out work.
+#[derive(Clone, Debug)]
+pub(crate) struct Policy {
+    /// A lease lives this long after each renewal.
+    pub(crate) lease: Duration,
+    /// Tries of a task without getting further, after which it is dead.
+    pub(crate) attempts: u32,
+    /// The base model of jobs that name none; `None`: the only one that the fleet holds.
+    pub(crate) base_model: Option<ModelDigest>,
+}
+
+/// An upload may take this long.
+pub(crate) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
+
+/// An upload that goes on.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload {
+    pub(crate) tenant: TenantId,
+    pub(crate) subject: SubjectName,
+    pub(crate) id: String,
+}
+
+/// A sweep of a subject's prefix that is owed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Erasure {
+    pub(crate) tenant: TenantId,
+    pub(crate) subject: SubjectName,
+    pub(crate) id: String,
+    /// No upload can go on meanwhile, so photos are swept too.
+    pub(crate) locked: bool,
+}
+
+/// A subject was forgotten; its objects are still to be swept.
+#[derive(Clone, Debug)]
+pub(crate) struct Forgotten {
+    pub(crate) at: Timestamp,
+    /// Jobs that lost the subject.
+    pub(crate) jobs: Vec<String>,
+    pub(crate) erasure: Erasure,
+}
+
+/// Which sweeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sweep {
+    /// Those that are due.
+    Due,
+    /// All, however late: what is there now may be swept at any time.
+    All,
+}
+
+/// What is remembered, and every way to change it. Each method is one transaction: all of it or nothing. The time is
+/// the engine's.
+pub(crate) trait Store: Send + Sync + 'static {
+    /// Says what changes; see [`Signals`].
+    fn signals(&self) -> &Signals;
+
+    /// How it hands out work.
+    fn policy(&self) -> &Policy;
+
+    /// Announces photos. Refused while the subject is being erased.
+    fn begin_upload(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Upload>;
+    /// Stores a subject whose photos lie in the bucket. Refused when it was forgotten since the upload began.
+    fn commit_upload(&self, upload: &Upload, consent: &Consent, photos: &[Photo]) -> impl Answer<v1::Subject>;
+    /// Ends an upload that failed; what it wrote will be swept.
+    fn abandon_upload(&self, upload: &Upload) -> impl Answer<()>;
+    /// One subject.
+    fn subject(&self, tenant: &TenantId, name: &SubjectName) -> impl Answer<v1::Subject>;
+    /// All subjects, by name.
+    fn subjects(&self, tenant: &TenantId) -> impl Answer<Vec<v1::Subject>>;
+
+    /// Removes all that is known of a subject, cancels its work, and owes its erasure, now and again later, when no
+    /// worker can be writing any more.
+    fn forget(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Forgotten>;
+    /// The sweeps that are owed, locked where no upload goes on.
+    fn owed(&self, sweep: Sweep) -> impl Answer<Vec<Erasure>>;
+    /// Which of the keys, listed under the erasure's prefix, belong to nothing that is known.
+    fn unknown(&self, erasure: &Erasure, keys: Vec<ObjectKey>) -> impl Answer<Vec<ObjectKey>>;
+    /// Ends a sweep; one that is not yet due stays owed.
+    fn swept(&self, erasure: &Erasure) -> impl Answer<()>;
+
+    /// Accepts a job, once for each idempotency key; `request` is the request's digest.
+    fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32]) -> impl Answer<v1::Job>;
+    /// One job.
+    fn job(&self, tenant: &TenantId, job: JobId) -> impl Answer<v1::Job>;
+    /// Jobs, newest first.
+    fn jobs(&self, tenant: &TenantId, limit: u32) -> impl Answer<Vec<v1::Job>>;
+    /// Cancels what is left of a job.
+    fn cancel(&self, tenant: &TenantId, job: JobId) -> impl Answer<v1::Job>;
+    /// The loss curve of a subject of a job.
+    fn losses(&self, tenant: &TenantId, job: JobId, subject: &SubjectName) -> impl Answer<v1::LossCurve>;
+    /// A committed object.
+    fn object(&self, tenant: &TenantId, key: &ObjectKey) -> impl Answer<ObjectRef>;
+
+    /// Remembers a worker. Leases of an earlier incarnation of it are taken back: that process is gone.
+    fn register(&self, registration: &Registration) -> impl Answer<()>;
+    /// Leases tasks that are ready to a worker.
+    fn claim(&self, ask: &LeaseAsk) -> impl Answer<Vec<v1::Grant>>;
+    /// Under which prefix a lease writes; of a past lease too.
+    fn outputs(&self, lease: LeaseId) -> impl Answer<Prefix>;
+    /// Prolongs leases and records progress; one answer for each renewal.
+    fn renew(&self, renewals: &Renewals) -> impl Answer<Vec<Verdict>>;
+    /// Records a result and makes what waited for it ready.
+    fn complete(&self, completion: &Completion) -> impl Answer<()>;
+    /// Records a failed try.
+    fn fail(&self, failure: &Failure) -> impl Answer<()>;
+    /// Takes a task back unfinished.
+    fn release(&self, release: &Release) -> impl Answer<()>;
+    /// Takes back leases and uploads that have run out.
+    fn expire(&self) -> impl Answer<()>;
+}
+
+/// What a store's methods answer.
+pub(crate) trait Answer<T>: Future<Output = Result<T, StoreError>> + Send {}
+
+impl<T, F: Future<Output = Result<T, StoreError>> + Send> Answer<T> for F {}
+
+/// Why a store did not do as told.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    /// The request is at fault.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The disk under the store is full.
+    #[error("the disk under the store is full; free some space and try again")]
+    Full,
+    /// The engine failed.
+    #[error("the store does not answer: {0}")]
+    Engine(String),
+    /// What is stored cannot be read back.
+    #[error("the store holds a record that cannot be read ({0}); restore it from a backup")]
+    Record(String),
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        let code = match error {
+            StoreError::Refused(refusal) => return refusal,
+            StoreError::Full => ErrorCode::StorageFull,
+            StoreError::Engine(_) => ErrorCode::StorageUnavailable,
+            StoreError::Record(_) => ErrorCode::Internal,
+        };
+        Refusal::new(code, error.to_string())
+    }
+}
+
+/// The refusals that engines share.
+pub(crate) mod refusals {
+    use super::{ErrorCode, Refusal};
+    use crate::lifecycle::Refused;
+    use likeness_proto::{JobId, LeaseId, SubjectName};
+
+    pub(crate) fn unknown_subject(subject: &SubjectName) -> Refusal {
+        let message = format!("there is no subject {subject}; `list` shows those there are, put it first");
+        Refusal::new(ErrorCode::UnknownSubject, message)
+    }
+
+    pub(crate) fn unknown_job(job: JobId) -> Refusal {
+        Refusal::new(ErrorCode::UnknownJob, format!("there is no job {job}; `list` shows those there are"))
+    }
+
+    pub(crate) fn being_erased(subject: &SubjectName) -> Refusal {
+        let message = format!("subject {subject} is being erased; try again in a moment");
+        Refusal::new(ErrorCode::Unavailable, message)
+    }
+
+    pub(crate) fn forgotten(subject: &SubjectName) -> Refusal {
+        Refusal::new(ErrorCode::SubjectForgotten, format!("subject {subject} was erased"))
+    }
+
+    pub(crate) fn stale(lease: LeaseId) -> Refusal {
+        let LeaseId { task, fence } = lease;
+        Refusal::new(
+            ErrorCode::StaleFence,
+            format!("fence {fence} of task {task} is not the current one; stop the task"),
+        )
+    }
+
+    pub(crate) fn refused(refused: Refused, lease: LeaseId) -> Refusal {
+        match refused {
+            Refused::Stale | Refused::Untimely => stale(lease),
+            Refused::Cancelled => {
+                Refusal::new(ErrorCode::StaleFence, format!("task {} was cancelled; stop it", lease.task))
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Workers: who they are, what they hold, and what they are given to do.
+
+use std::collections::BTreeMap;
+
+use likeness_proto::v1;
+use likeness_proto::{
+    BaseModel, ErrorCode, Incarnation, LeaseAsk, LeaseId, Refusal, Registration, TaskId, TaskKind, output_prefix,
+};
+use prost::Message;
+use sqlx::SqliteConnection;
+
+use super::courses::{self, Place};
+use super::rows::{json_list, known, parsed, record};
+use super::{Result, Writing, reports};
+use crate::lifecycle::{Event, Lease, Task};
+use crate::store::StoreError;
+
+pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Result<()> {
+    let before: Option<String> = sqlx::query_scalar("SELECT incarnation FROM workers WHERE name = ?")
+        .bind(&registration.worker)
+        .fetch_optional(&mut *w.tx)
+        .await?;
+    let before: Option<Incarnation> = before.map(|text| parsed("workers.incarnation", &text)).transpose()?;
+    if let Some(gone) = before.filter(|before| *before != registration.incarnation) {
+        reports::abandon(w, gone).await?;
+    }
+    let record = v1::RegisterRequest {
+        worker: registration.worker.clone(),
+        incarnation: registration.incarnation.to_string(),
+        kinds: registration.kinds.iter().map(|kind| kind.encode()).collect(),
+        models: registration.models.iter().cloned().map(Into::into).collect(),
+        software: registration.software.clone(),
+        ..Default::default()
+    };
+    sqlx::query("INSERT OR REPLACE INTO workers (name, incarnation, record) VALUES (?, ?, ?)")
+        .bind(&registration.worker)
+        .bind(registration.incarnation.to_string())
+        .bind(record.encode_to_vec())
+        .execute(&mut *w.tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn models(tx: &mut SqliteConnection) -> Result<Vec<BaseModel>> {
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers ORDER BY name").fetch_all(tx).await?;
+    let mut models = BTreeMap::new();
+    for bytes in stored {
+        for model in models_of(&bytes)? {
+            models.insert(model.digest.clone(), model);
+        }
+    }
+    Ok(models.into_values().collect())
+}
+
+fn models_of(stored: &[u8]) -> Result<Vec<BaseModel>> {
+    let worker: v1::RegisterRequest = record(stored)?;
+    let models = worker.models.into_iter().map(BaseModel::try_from);
+    models.collect::<std::result::Result<_, _>>().map_err(|error| StoreError::Record(error.message))
+}
+
+pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
+    let worker: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers WHERE incarnation = ?")
+        .bind(ask.incarnation.to_string())
+        .fetch_optional(&mut *w.tx)
+        .await?;
+    let Some(worker) = worker else {
+        let message = format!("worker incarnation {} is not registered, or another took its name", ask.incarnation);
+        return Err(Refusal::new(ErrorCode::UnknownWorker, message).into());
+    };
+    let models = models_of(&worker)?;
+    let mut grants = Vec::new();
+    for (task, place) in ready(w, ask, &models).await? {
+        grants.push(grant(w, ask.incarnation, task, &place).await?);
+    }
+    Ok(grants)
+}
+
+/// Tasks that fit, those first that bring a subject nearest to its end, then the oldest.
+async fn ready(w: &mut Writing, ask: &LeaseAsk, models: &[BaseModel]) -> Result<Vec<(TaskId, Place)>> {
+    let ids: Vec<String> = sqlx::query_scalar(
+        "SELECT id FROM tasks WHERE state = 1 AND kind IN (SELECT value FROM json_each(?))
+             AND base_model IN (SELECT value FROM json_each(?))
+         ORDER BY kind DESC, queued_at, job, position, id LIMIT ?",
+    )
+    .bind(format!("{:?}", ask.kinds.iter().map(|kind| kind.encode()).collect::<Vec<_>>()))
+    .bind(json_list(models.iter().map(|model| &model.digest)))
+    .bind(ask.capacity as i64)
+    .fetch_all(&mut *w.tx)
+    .await?;
+    let mut ready = Vec::with_capacity(ids.len());
+    for id in ids {
+        let task = parsed("tasks.id", &id)?;
+        ready.push((task, known("tasks.id", courses::locate(&mut w.tx, task).await?)?));
+    }
+    Ok(ready)
+}
+
+async fn grant(w: &mut Writing, holder: Incarnation, id: TaskId, place: &Place) -> Result<v1::Grant> {
+    let mut course = courses::load(w, place).await?;
+    let lease = Lease { holder, until: w.now + w.policy.lease };
+    let effects = course.apply(w.now, id, Event::Granted(lease));
+    let effects = effects.map_err(|refused| StoreError::Record(format!("ready task {id} is {refused:?}")))?;
+    let task = known("tasks.id", course.tasks.iter().find(|task| task.id == id))?.clone();
+    let mut progress = courses::progress(&mut w.tx, place).await?;
+    let grant = filled(w, place, &task, &mut progress).await?;
+    courses::settle(w, place, &course, &effects, &mut progress).await?;
+    Ok(grant)
+}
+
+/// The grant with all that earlier tasks and tries have told.
+async fn filled(w: &mut Writing, place: &Place, task: &Task, progress: &mut v1::SubjectProgress) -> Result<v1::Grant> {
+    use v1::grant::Work;
+    let lease = LeaseId { task: task.id, fence: known("tasks.grants", task.fence())? };
+    let (work, checkpoint): (Vec<u8>, Option<Vec<u8>>) =
+        sqlx::query_as("SELECT work, checkpoint FROM tasks WHERE tenant = ? AND id = ?")
+            .bind(place.tenant.as_str())
+            .bind(task.id.to_string())
+            .fetch_one(&mut *w.tx)
+            .await?;
+    let mut grant: v1::Grant = record(&work)?;
+    match known("tasks.work", grant.work.as_mut())? {
+        Work::Train(train) => {
+            train.checkpoint = checkpoint.map(|bytes| record(&bytes)).transpose()?;
+            if let Some(training) = &mut progress.training {
+                training.step = train.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.step);
+            }
+        }
+        Work::Render(render) => {
+            render.embedding = progress.embedding.as_ref().and_then(|embedding| embedding.object.clone());
+        }
+        Work::Assemble(assemble) => assemble.avatars = avatars(&mut w.tx, place).await?,
+    }
+    Ok(v1::Grant {
+        task_id: task.id.to_string(),
+        fence: lease.fence.get(),
+        lease_ms: w.policy.lease.as_millis() as u32,
+        attempt: task.attempt(),
+        output_prefix: output_prefix(&place.tenant, &place.subject, task.kind, lease).to_string(),
+        ..grant
+    })
+}
+
+async fn avatars(tx: &mut SqliteConnection, place: &Place) -> Result<Vec<v1::Avatar>> {
+    let stored: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT record FROM avatars WHERE tenant = ? AND job = ? AND subject = ? ORDER BY position")
+            .bind(place.tenant.as_str())
+            .bind(place.job.to_string())
+            .bind(place.subject.as_str())
+            .fetch_all(tx)
+            .await?;
+    stored.iter().map(|bytes| record(bytes)).collect()
+}
+
+/// What a task is, for those who report about it.
+pub(super) async fn kind_of(tx: &mut SqliteConnection, task: TaskId) -> Result<Option<TaskKind>> {
+    let kind: Option<i32> =
+        sqlx::query_scalar("SELECT kind FROM tasks WHERE id = ?").bind(task.to_string()).fetch_optional(tx).await?;
+    kind.map(|kind| TaskKind::decode(kind).map_err(|error| StoreError::Record(error.message))).transpose()
+}

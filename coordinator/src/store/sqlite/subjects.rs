@@ -1,0 +1,137 @@
+//! Subjects, uploads and the objects that people may download.
+
+use likeness_proto::v1;
+use likeness_proto::{Consent, ErrorCode, ObjectKey, ObjectRef, Photo, Refusal, Sha256, SubjectName, TenantId};
+use prost::Message;
+use sqlx::SqliteConnection;
+use uuid::Uuid;
+
+use super::rows::{known, record};
+use super::{Result, Writing, erasures};
+use crate::store::{UPLOAD_LIMIT, Upload, refusals};
+
+pub(super) async fn begin_upload(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<Upload> {
+    if erasures::is_locked(&mut w.tx, tenant, subject).await? {
+        return Err(refusals::being_erased(subject).into());
+    }
+    let upload = Upload { tenant: tenant.clone(), subject: subject.clone(), id: Uuid::new_v4().to_string() };
+    sqlx::query("INSERT INTO uploads (tenant, subject, id, deadline) VALUES (?, ?, ?, ?)")
+        .bind(tenant.as_str())
+        .bind(subject.as_str())
+        .bind(&upload.id)
+        .bind((w.now + UPLOAD_LIMIT).millis())
+        .execute(&mut *w.tx)
+        .await?;
+    Ok(upload)
+}
+
+pub(super) async fn commit_upload(
+    w: &mut Writing,
+    upload: &Upload,
+    consent: &Consent,
+    photos: &[Photo],
+) -> Result<v1::Subject> {
+    if !end_upload(w, upload).await? {
+        return Err(refusals::forgotten(&upload.subject).into());
+    }
+    let before = find(&mut w.tx, &upload.tenant, &upload.subject).await?;
+    for photo in photos {
+        commit_object(&mut w.tx, &upload.tenant, &upload.subject, &photo.object).await?;
+    }
+    let subject = v1::Subject {
+        name: upload.subject.to_string(),
+        photos: photos.iter().cloned().map(v1::Photo::from).collect(),
+        consent: Some(consent.clone().into()),
+        stored_at: Some(w.now.into()),
+        embedding: before.and_then(|subject| subject.embedding),
+    };
+    save(&mut w.tx, &upload.tenant, &subject).await?;
+    Ok(subject)
+}
+
+pub(super) async fn abandon_upload(w: &mut Writing, upload: &Upload) -> Result<()> {
+    // When the upload is gone already, a forgetting or the deadline owes the sweep.
+    if end_upload(w, upload).await? {
+        erasures::owe(w, &upload.tenant, &upload.subject, w.now, false).await?;
+    }
+    Ok(())
+}
+
+/// Whether the upload still went on.
+async fn end_upload(w: &mut Writing, upload: &Upload) -> Result<bool> {
+    let ended = sqlx::query("DELETE FROM uploads WHERE tenant = ? AND subject = ? AND id = ?")
+        .bind(upload.tenant.as_str())
+        .bind(upload.subject.as_str())
+        .bind(&upload.id)
+        .execute(&mut *w.tx)
+        .await?;
+    Ok(ended.rows_affected() > 0)
+}
+
+pub(super) async fn find(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    name: &SubjectName,
+) -> Result<Option<v1::Subject>> {
+    let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = ? AND name = ?")
+        .bind(tenant.as_str())
+        .bind(name.as_str())
+        .fetch_optional(tx)
+        .await?;
+    stored.map(|bytes| record(&bytes)).transpose()
+}
+
+pub(super) async fn get(tx: &mut SqliteConnection, tenant: &TenantId, name: &SubjectName) -> Result<v1::Subject> {
+    find(tx, tenant, name).await?.ok_or_else(|| refusals::unknown_subject(name).into())
+}
+
+pub(super) async fn list(tx: &mut SqliteConnection, tenant: &TenantId) -> Result<Vec<v1::Subject>> {
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = ? ORDER BY name")
+        .bind(tenant.as_str())
+        .fetch_all(tx)
+        .await?;
+    stored.iter().map(|bytes| record(bytes)).collect()
+}
+
+pub(super) async fn save(tx: &mut SqliteConnection, tenant: &TenantId, subject: &v1::Subject) -> Result<()> {
+    sqlx::query("INSERT INTO subjects (tenant, name, record) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record")
+        .bind(tenant.as_str())
+        .bind(&subject.name)
+        .bind(subject.encode_to_vec())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+/// Makes an object downloadable.
+pub(super) async fn commit_object(
+    tx: &mut SqliteConnection,
+    tenant: &TenantId,
+    subject: &SubjectName,
+    object: &ObjectRef,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO objects (tenant, key, subject, sha256, size) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+    )
+    .bind(tenant.as_str())
+    .bind(object.key.as_str())
+    .bind(subject.as_str())
+    .bind(object.sha256.as_bytes().as_slice())
+    .bind(object.size as i64)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn object(tx: &mut SqliteConnection, tenant: &TenantId, key: &ObjectKey) -> Result<ObjectRef> {
+    let row: Option<(Vec<u8>, i64)> = sqlx::query_as("SELECT sha256, size FROM objects WHERE tenant = ? AND key = ?")
+        .bind(tenant.as_str())
+        .bind(key.as_str())
+        .fetch_optional(tx)
+        .await?;
+    let Some((sha256, size)) = row else {
+        return Err(Refusal::new(ErrorCode::UnknownObject, format!("there is no object {key}")).into());
+    };
+    let sha256 = Sha256::from_bytes(known("objects.sha256", sha256.try_into().ok())?);
+    Ok(ObjectRef { key: key.clone(), sha256, size: size as u64 })
+}

@@ -1,0 +1,118 @@
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use likeness_proto::{ErrorCode, Refusal};
+use tempfile::TempDir;
+
+use super::*;
+use crate::clock::ManualClock;
+use crate::store::contract::{self, Engine, contract};
+
+struct File {
+    folder: TempDir,
+}
+
+impl File {
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("likeness.db")
+    }
+
+    async fn try_open(&self) -> std::result::Result<SqliteStore, OpenError> {
+        SqliteStore::open(&self.path(), Arc::new(ManualClock::default()), contract::policy()).await
+    }
+}
+
+impl Engine for File {
+    type Store = SqliteStore;
+
+    async fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open(&self, clock: Arc<ManualClock>, policy: Policy) -> SqliteStore {
+        SqliteStore::open(&self.path(), clock, policy).await.unwrap()
+    }
+}
+
+contract!(File);
+
+#[tokio::test]
+async fn a_file_that_is_no_database_is_told() {
+    let file = File::new().await;
+    std::fs::write(file.path(), "dear diary, ".repeat(1000)).unwrap();
+    let error = file.try_open().await.err().unwrap();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+    assert!(error.to_string().contains("likeness.db"), "{error}");
+}
+
+#[tokio::test]
+async fn a_damaged_database_is_told() {
+    let file = File::new().await;
+    file.try_open().await.unwrap().close().await;
+    let mut bytes = std::fs::read(file.path()).unwrap();
+    let end = bytes.len();
+    bytes[4096..end].fill(0xA5);
+    std::fs::write(file.path(), bytes).unwrap();
+    let error = file.try_open().await.err().unwrap();
+    assert!(matches!(error, OpenError::Corrupt { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_release_is_told() {
+    let file = File::new().await;
+    let store = file.try_open().await.unwrap();
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+                 VALUES (9999, 'from the future', TRUE, x'00', 0)";
+    sqlx::query(newer).execute(&store.writer).await.unwrap();
+    store.close().await;
+    let error = file.try_open().await.err().unwrap();
+    assert!(matches!(error, OpenError::TooNew { version: 9999, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_folder_that_is_not_there_is_told() {
+    let file = File::new().await;
+    let path = file.path().join("below").join("likeness.db");
+    let opened = SqliteStore::open(&path, Arc::new(ManualClock::default()), contract::policy()).await;
+    let error = opened.err().unwrap();
+    assert!(matches!(error, OpenError::Unavailable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_told_and_nothing_is_half_done() {
+    let file = File::new().await;
+    let store = file.try_open().await.unwrap();
+    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
+    // SQLite's own way to a full disk: no page more than there are now.
+    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
+    sqlx::query(limit).execute(&store.writer).await.unwrap();
+    let (tenant, mut refusal) = ("acme".parse().unwrap(), None);
+    for number in 0..2000 {
+        let name: SubjectName = format!("subject-{number}").parse().unwrap();
+        if let Err(error) = store.begin_upload(&tenant, &name).await {
+            refusal = Some(Refusal::from(error));
+            break;
+        }
+    }
+    assert_eq!(refusal.expect("the pages must run out").code, ErrorCode::StorageFull);
+    let unlimited = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages * 100));
+    sqlx::query(unlimited).execute(&store.writer).await.unwrap();
+    store.begin_upload(&tenant, &"later".parse().unwrap()).await.unwrap();
+}
+
+#[tokio::test]
+async fn commits_are_synced_and_keys_are_enforced() {
+    let file = File::new().await;
+    let store = file.try_open().await.unwrap();
+    let pragma = async |name: &'static str| -> String {
+        let value: (String,) =
+            sqlx::query_as(sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}")))
+                .fetch_one(&store.writer)
+                .await
+                .unwrap();
+        value.0
+    };
+    assert_eq!(pragma("journal_mode").await, "wal");
+    assert_eq!(pragma("synchronous").await, "2", "FULL");
+    assert_eq!(pragma("foreign_keys").await, "1");
+}
