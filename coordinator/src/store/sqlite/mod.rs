@@ -22,6 +22,7 @@ use likeness_proto::{
     Completion, Consent, Failure, JobId, LeaseAsk, LeaseId, ObjectKey, ObjectRef, Photo, Prefix, Registration, Release,
     Renewals, SubjectName, Submission, TenantId, Verdict,
 };
+use sqlx::pool::PoolConnection;
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
 use super::{Erasure, Forgotten, Policy, Signal, Signals, Store, StoreError, Sweep, Upload};
@@ -42,8 +43,12 @@ pub(crate) struct SqliteStore {
 }
 
 /// A transaction that writes, and whom to tell once it is committed.
+///
+/// SQLite ends a transaction by itself when the disk is full, behind the back of `sqlx::Transaction`. So this one keeps
+/// its own account, and a connection whose transaction did not end in order is closed rather than used again.
 pub(super) struct Writing {
-    tx: Transaction<'static, Sqlite>,
+    tx: PoolConnection<Sqlite>,
+    is_open: bool,
     now: Timestamp,
     policy: Policy,
     signals: Vec<Signal>,
@@ -55,25 +60,54 @@ impl Writing {
             self.signals.push(signal);
         }
     }
+
+    async fn end(&mut self, statement: &'static str) -> Result<()> {
+        sqlx::query(statement).execute(&mut *self.tx).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.tx.close_on_drop();
+        }
+    }
 }
 
 impl SqliteStore {
     async fn write(&self) -> Result<Writing> {
-        let tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let tx = self.writer.acquire().await?;
+        let (policy, signals) = (self.policy.clone(), Vec::new());
+        let mut writing = Writing { tx, is_open: true, now: self.clock.now(), policy, signals };
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut *writing.tx).await?;
         // Read after the lock is held, so that later transactions have later times.
-        let now = self.clock.now();
-        Ok(Writing { tx, now, policy: self.policy.clone(), signals: Vec::new() })
+        writing.now = self.clock.now();
+        Ok(writing)
     }
 
     /// Commits and then tells, in a task of its own: a caller that goes away meanwhile takes no signal with it.
-    async fn commit(&self, writing: Writing) -> Result<()> {
+    async fn commit(&self, mut writing: Writing) -> Result<()> {
         let signals = Arc::clone(&self.signals);
         let committing = tokio::spawn(async move {
-            writing.tx.commit().await?;
-            writing.signals.into_iter().for_each(|signal| signals.send(signal));
+            writing.end("COMMIT").await?;
+            std::mem::take(&mut writing.signals).into_iter().for_each(|signal| signals.send(signal));
             Ok(())
         });
         committing.await.map_err(|error| StoreError::Engine(error.to_string()))?
+    }
+
+    /// Ends a transaction, all of it or nothing, by what it came to.
+    async fn end<T>(&self, mut writing: Writing, answer: Result<T>) -> Result<T> {
+        match answer {
+            Ok(answer) => self.commit(writing).await.map(|()| answer),
+            Err(error) => {
+                // When this fails too, the connection is closed, which does the same.
+                let _ended = writing.end("ROLLBACK").await;
+                Err(error)
+            }
+        }
     }
 
     /// A snapshot to read from.
@@ -86,9 +120,8 @@ impl SqliteStore {
 macro_rules! write {
     ($self:ident, $function:path $(, $argument:expr)*) => {{
         let mut writing = $self.write().await?;
-        let answer = $function(&mut writing $(, $argument)*).await?;
-        $self.commit(writing).await?;
-        Ok(answer)
+        let answer = $function(&mut writing $(, $argument)*).await;
+        $self.end(writing, answer).await
     }};
 }
 

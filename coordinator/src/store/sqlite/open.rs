@@ -63,6 +63,8 @@ impl SqliteStore {
         let writer = pool(1).connect_with(options.clone()).await.map_err(|error| sort(path, error))?;
         whole(&writer).await.map_err(|reason| OpenError::Corrupt { path: path.to_owned(), reason })?;
         MIGRATIONS.run(&writer).await.map_err(|error| from_migration(path, error))?;
+        // The file is one process's at a time: uploads of an earlier one ended with it, and are taken back at once.
+        sqlx::query("UPDATE uploads SET deadline = 0").execute(&writer).await.map_err(|error| sort(path, error))?;
         let readers = pool(READERS).connect_with(options.read_only(true)).await.map_err(|error| sort(path, error))?;
         Ok(Self { writer, readers, clock, policy, signals: Arc::new(Signals::default()) })
     }

@@ -79,6 +79,17 @@ async fn a_folder_that_is_not_there_is_told() {
 }
 
 #[tokio::test]
+async fn an_upload_of_a_process_that_is_gone_is_taken_back_at_once() {
+    let file = File::new().await;
+    let (tenant, subject) = ("acme".parse().unwrap(), "ada".parse().unwrap());
+    file.try_open().await.unwrap().begin_upload(&tenant, &subject).await.unwrap();
+    let store = file.try_open().await.unwrap();
+    store.expire().await.unwrap();
+    let owed = store.owed(Sweep::Due).await.unwrap();
+    assert!(matches!(owed.as_slice(), [erasure] if erasure.locked), "{owed:?}");
+}
+
+#[tokio::test]
 async fn a_full_disk_is_told_and_nothing_is_half_done() {
     let file = File::new().await;
     let store = file.try_open().await.unwrap();
