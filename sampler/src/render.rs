@@ -133,7 +133,7 @@ pub(crate) fn look(work: &RenderWork) -> Look {
     Look {
         sampler,
         steps: work.steps as usize,
-        guidance: work.guidance,
+        guidance: work.guidance.max(1.0), // below 1 is none, as in diffusers
         width: work.width as usize,
         height: work.height as usize,
     }

@@ -197,6 +197,21 @@ async fn a_successor_writes_the_same_bytes() {
 }
 
 #[tokio::test]
+async fn guidance_below_one_is_none() {
+    let studio = Studio::new();
+    let embedding = studio.embedding(MODEL.digest.as_ref(), 1).await;
+    let Assignment::Render(work) = render(embedding, vec![shot(0, "{subject}")]) else { unreachable!() };
+    let mut files = Vec::new();
+    for guidance in [0.0, 1.0] {
+        let done = studio.run(Assignment::Render(RenderWork { guidance, ..work.clone() })).await.unwrap();
+        files.push(studio.read(&avatars(&done)[0].object));
+    }
+
+    let [none, one] = [0, 1].map(|index| image::load_from_memory(&files[index]).unwrap().into_rgb8());
+    assert!(none == one);
+}
+
+#[tokio::test]
 async fn a_prompt_that_is_cut_is_warned_of_once() {
     let studio = Studio::new();
     let embedding = studio.embedding(MODEL.digest.as_ref(), 1).await;
