@@ -23,6 +23,10 @@ pub enum Purpose {
     Latents,
     /// Noise of an ancestral sampler's step.
     Ancestral,
+    /// The order in which photos are shown.
+    Photo,
+    /// What sets the vectors of a subject apart at the start.
+    Start,
 }
 
 impl Purpose {
@@ -36,6 +40,8 @@ impl Purpose {
             Self::Flip => 5,
             Self::Latents => 6,
             Self::Ancestral => 7,
+            Self::Photo => 8,
+            Self::Start => 9,
         }
     }
 }
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn purposes_have_numbers_of_their_own() {
         use Purpose::*;
-        let all = [Training, Evaluation, Timestep, Template, Flip, Latents, Ancestral];
+        let all = [Training, Evaluation, Timestep, Template, Flip, Latents, Ancestral, Photo, Start];
         let tags: std::collections::BTreeSet<u64> = all.iter().map(|purpose| purpose.tag()).collect();
         assert_eq!(tags.len(), all.len());
     }

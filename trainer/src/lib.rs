@@ -1,1 +1,23 @@
-//! placeholder
+//! Learns a subject from its photos: a few rows of a frozen model's token table (textual inversion).
+//!
+//! [`train`] is the whole method, without a service: photos become [`Latents`], a [`Subject`] is learned under a spec, and
+//! [`Learned`] rows come out. [`Trainer`] does the same for tasks that a worker leases. Knows nothing of rendering and stores.
+
+mod checkpoint;
+mod draws;
+mod error;
+mod lesson;
+pub mod optimizer;
+mod photos;
+mod stop;
+pub mod templates;
+mod train;
+mod work;
+
+pub use checkpoint::Checkpoint;
+pub use error::{CheckpointError, TrainError, Verdict};
+pub use lesson::{Lesson, Subject, noise_loss};
+pub use photos::{Latents, Photo};
+pub use stop::StopRule;
+pub use train::{Learned, Observer, train};
+pub use work::{Options, Trainer};

@@ -1,0 +1,263 @@
+//! What a run learns from, fixed before its first step: sentences as prompts, latents, draws, the evaluation set.
+
+use candle_core::{Device, Tensor, Var};
+use likeness_diffusion::{BaseModel, NoiseKey, Placeholder, Prompt, Purpose};
+use likeness_proto::{Method, SUBJECT_SLOT, TextualInversion, TrainSpec};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    Latents, TrainError,
+    draws::{Draws, Sample},
+    optimizer::Optimizer,
+    templates,
+};
+
+/// Samples of the evaluation set.
+const EVALUATIONS: usize = 32;
+/// Its timesteps are spread evenly over these thousandths of the schedule.
+const EVALUATION_SPAN: (f64, f64) = (0.02, 0.98);
+/// Its noise is the same for every subject and seed, so that losses of different runs can be compared.
+const EVALUATION_SEED: u64 = 0;
+/// Latent positions in one pass through the UNet: bounds memory at large resolutions. A function of the latents' size alone, so
+/// that the rounding of a step is the same wherever it is made. 16×16 latents: 32 samples; 64×64: 2.
+const PASS_POSITIONS: usize = 8192;
+/// Relative size of what sets apart the second and further vectors at the start.
+const APART: f64 = 0.01;
+
+/// Who is learned.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its photos.
+    pub latents: Latents,
+    /// What it is before anything is learned: "person".
+    pub init: String,
+    /// The placeholder that stands for it in prompts.
+    pub token: String,
+}
+
+/// Mean squared error of what the UNet predicts for `clean` `(b, c, h, w)` noised to `timesteps` (b) under `prompts` (b), whose
+/// slots hold `rows` `(vectors, width)`. A scalar, differentiable with respect to `rows`.
+///
+/// # Errors
+/// Shapes that do not fit.
+pub fn noise_loss(
+    model: &BaseModel,
+    clean: &Tensor,
+    noise: &Tensor,
+    timesteps: &[u32],
+    prompts: &[Prompt],
+    rows: &Tensor,
+) -> candle_core::Result<Tensor> {
+    let context = model.text.forward(prompts, Some(rows))?; // (b, 77, d)
+    let noisy = model.schedule.add_noise(clean, noise, timesteps)?;
+    let predicted = model.unet.forward(&noisy, timesteps, &context)?;
+    let target = model.schedule.target(clean, noise, timesteps)?;
+    (predicted - target)?.sqr()?.mean_all()
+}
+
+/// A subject made ready to be learned under a spec.
+#[derive(Debug)]
+pub struct Lesson<'a> {
+    model: &'a BaseModel,
+    subject: &'a Subject,
+    spec: &'a TrainSpec,
+    device: &'a Device,
+    draws: Draws,
+    vectors: usize,
+    /// The templates, then the captions there are.
+    prompts: Vec<Prompt>,
+    /// Of each photo: its caption's place in `prompts`.
+    captions: Vec<Option<usize>>,
+}
+
+impl<'a> Lesson<'a> {
+    /// Encodes every sentence and asserts that every vector stands in each.
+    ///
+    /// # Errors
+    /// No photos; a sentence that cannot be encoded or lacks a vector.
+    pub fn new(model: &'a BaseModel, subject: &'a Subject, spec: &'a TrainSpec) -> Result<Self, TrainError> {
+        let vectors = inversion(spec).vectors as usize;
+        let placeholder = Placeholder { token: subject.token.clone(), vectors };
+        let encode = |sentence: &str| encode(model, sentence, &placeholder);
+        let templates = templates::sentences(spec.templates);
+        let mut prompts = templates.iter().map(|s| encode(s)).collect::<Result<Vec<_>, _>>()?;
+        let mut captions = Vec::new();
+        for caption in &subject.latents.captions {
+            captions.push(caption.is_some().then_some(prompts.len()));
+            prompts.extend(caption.as_deref().map(encode).transpose()?);
+        }
+        let draws = Draws {
+            seed: spec.seed,
+            photos: subject.latents.count(),
+            sentences: templates.len(),
+            timesteps: model.schedule.train_timesteps(),
+            batch: spec.batch_size as usize,
+            flip: spec.flip,
+        };
+        match draws.photos {
+            0 => Err(TrainError::NoPhotos),
+            _ => Ok(Self {
+                model,
+                subject,
+                spec,
+                device: subject.latents.upright.device(),
+                draws,
+                vectors,
+                prompts,
+                captions,
+            }),
+        }
+    }
+
+    /// How it is learned.
+    #[must_use]
+    pub fn spec(&self) -> &TrainSpec {
+        self.spec
+    }
+
+    /// What the spec says of the learned rows.
+    #[must_use]
+    pub fn inversion(&self) -> &TextualInversion {
+        inversion(self.spec)
+    }
+
+    /// The base model.
+    #[must_use]
+    pub fn model(&self) -> &BaseModel {
+        self.model
+    }
+
+    /// Text that did not fit into a caption's 77 tokens, with the caption.
+    pub fn cut(&self) -> impl Iterator<Item = (&str, &str)> {
+        let captions = self.subject.latents.captions.iter().zip(&self.captions);
+        captions.filter_map(|(text, place)| Some((text.as_deref()?, self.prompts[(*place)?].cut.as_deref()?)))
+    }
+
+    /// The optimiser before the first step. Every vector starts at the mean of the initial phrase's tokens; the second and further
+    /// ones are moved off it by a seeded hundredth of its length, so that no two of them can stay the same.
+    ///
+    /// # Errors
+    /// [`TrainError::InitEmpty`].
+    pub fn start(&self) -> Result<Optimizer, TrainError> {
+        let ids = self.model.tokenizer.phrase(&self.subject.init);
+        if ids.is_empty() {
+            return Err(TrainError::InitEmpty(self.subject.init.clone()));
+        }
+        let initializer = self.model.text.rows(&ids)?.mean(0)?; // (d)
+        let size = initializer.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
+        let mut rows = vec![initializer.clone()];
+        for vector in 1..self.vectors {
+            let key = NoiseKey { seed: self.draws.seed, purpose: Purpose::Start, step: 0, sample: vector as u64 };
+            let off = key.normal(initializer.shape(), self.device)?;
+            let unit = f64::from(size) / (initializer.elem_count() as f64).sqrt();
+            rows.push((&initializer + off.affine(APART * unit, 0.0)?)?);
+        }
+        let rows: Vec<f32> = Tensor::cat(&rows, 0)?.to_vec1()?;
+        let norm = self.model.text.vocabulary_norm();
+        Ok(Optimizer::start(self.inversion().parameterization, &rows, &initializer.to_vec1::<f32>()?, norm))
+    }
+
+    /// Loss of step `step` and its gradient with respect to `rows` (row-major), over the whole batch.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    pub fn gradient(&self, step: u32, rows: &[f32]) -> candle_core::Result<(f32, Vec<f32>)> {
+        let rows = Var::from_tensor(&self.tensor(rows)?)?;
+        let samples: Vec<Sample> = (0..self.draws.batch).map(|sample| self.draws.sample(step, sample)).collect();
+        let (mut loss, mut gradient) = (0.0, vec![0.0; rows.elem_count()]);
+        for pass in samples.chunks(self.pass()?) {
+            let share = pass.len() as f64 / samples.len() as f64;
+            let part = (self.loss(pass, &rows)? * share)?;
+            let gradients = part.backward()?;
+            let Some(part_gradient) = gradients.get(&rows) else {
+                candle_core::bail!("the loss does not depend on the rows")
+            };
+            let part_gradient = part_gradient.flatten_all()?.to_vec1::<f32>()?;
+            gradient.iter_mut().zip(part_gradient).for_each(|(sum, g)| *sum += g);
+            loss += part.to_scalar::<f32>()?;
+        }
+        Ok((loss, gradient))
+    }
+
+    /// Loss of `rows` (row-major) on the fixed evaluation set: the same photos, noise and timesteps every time, shown with
+    /// their captions or the first template.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    pub fn evaluate(&self, rows: &[f32]) -> candle_core::Result<f32> {
+        let rows = self.tensor(rows)?;
+        let samples: Vec<Sample> = (0..EVALUATIONS).map(|index| self.evaluation(index)).collect();
+        let mut sum = 0.0;
+        for pass in samples.chunks(self.pass()?) {
+            sum += f64::from(self.loss(pass, &rows)?.to_scalar::<f32>()?) * pass.len() as f64;
+        }
+        Ok((sum / samples.len() as f64) as f32)
+    }
+
+    fn evaluation(&self, index: usize) -> Sample {
+        let (low, high) = EVALUATION_SPAN;
+        let place = low + (high - low) * index as f64 / (EVALUATIONS - 1) as f64;
+        let photos = self.draws.photos;
+        Sample {
+            photo: if photos > EVALUATIONS { index * photos / EVALUATIONS } else { index % photos },
+            mirrored: false,
+            timestep: (place * f64::from(self.draws.timesteps)) as u32,
+            sentence: 0,
+            noise: NoiseKey { seed: EVALUATION_SEED, purpose: Purpose::Evaluation, step: 0, sample: index as u64 },
+        }
+    }
+
+    fn loss(&self, samples: &[Sample], rows: &Tensor) -> candle_core::Result<Tensor> {
+        let latents = &self.subject.latents;
+        let clean = samples.iter().map(|s| latents.get(s.photo, s.mirrored)).collect::<Result<Vec<_>, _>>()?;
+        let noise = samples.iter().zip(&clean).map(|(s, c)| s.noise.normal(c.shape(), self.device));
+        let noise = Tensor::stack(&noise.collect::<Result<Vec<_>, _>>()?, 0)?;
+        let timesteps: Vec<u32> = samples.iter().map(|s| s.timestep).collect();
+        let prompt = |s: &Sample| self.prompts[self.captions[s.photo].unwrap_or(s.sentence)].clone();
+        let prompts: Vec<Prompt> = samples.iter().map(prompt).collect();
+        noise_loss(self.model, &Tensor::stack(&clean, 0)?, &noise, &timesteps, &prompts, rows)
+    }
+
+    /// Rows as the tensor `(vectors, width)`.
+    pub(crate) fn tensor(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
+        Tensor::from_slice(rows, (self.vectors, rows.len() / self.vectors), self.device)
+    }
+
+    /// Samples in one pass.
+    fn pass(&self) -> candle_core::Result<usize> {
+        let (_, _, height, width) = self.subject.latents.upright.dims4()?;
+        Ok((PASS_POSITIONS / (height * width)).max(1))
+    }
+
+    /// What is learned, as a digest: the spec with its defaults resolved, the photos, their captions, the initial phrase.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        let captions = self.subject.latents.captions.iter().flatten();
+        digest.update(format!("{:?}\n{:?}\n{:?}\n", self.spec, self.subject.init, captions.collect::<Vec<_>>()));
+        digest.update(self.subject.latents.digest);
+        hex::encode(digest.finalize())
+    }
+}
+
+fn inversion(spec: &TrainSpec) -> &TextualInversion {
+    let Method::TextualInversion(inversion) = &spec.method;
+    inversion
+}
+
+fn encode(model: &BaseModel, sentence: &str, placeholder: &Placeholder) -> Result<Prompt, TrainError> {
+    let text = sentence.replace(SUBJECT_SLOT, &placeholder.token);
+    let prompt = model
+        .tokenizer
+        .encode(&text, Some(placeholder))
+        .map_err(|source| TrainError::Sentence { sentence: sentence.to_owned(), source })?;
+    let stands = |vector: &usize| prompt.slots.iter().any(|slot| slot.vector == *vector);
+    match (0..placeholder.vectors).find(|vector| !stands(vector)) {
+        None => Ok(prompt),
+        Some(missing) => Err(TrainError::VectorMissing {
+            vector: missing + 1,
+            vectors: placeholder.vectors,
+            sentence: sentence.to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,5 @@
+//! The trainer on the bundled model.
+
+mod common;
+mod task;
+mod training;
