@@ -529,7 +529,7 @@ pub(crate) async fn a_forgotten_subject_leaves_nothing_and_touches_nobody_else<E
     let (train, bob) = (world.claim_one().await, world.claim_one().await);
     world.renew(&train, Some(Progress::Train(report(5, &[0.5; 5])))).await;
     let forgotten = world.store.forget(&world.tenant, &name("ada")).await.unwrap();
-    assert_eq!(forgotten.jobs, [job.id.clone()]);
+    assert_eq!(forgotten.jobs, std::slice::from_ref(&job.id));
 
     assert_eq!(code(world.store.subject(&world.tenant, &name("ada")).await), ErrorCode::UnknownSubject);
     let photo = ada.photos[0].object.as_ref().unwrap().key.parse().unwrap();

@@ -31,8 +31,10 @@ impl Default for Signals {
 impl Signals {
     pub(crate) fn send(&self, signal: Signal) {
         match signal {
-            // Without receivers nobody is waiting.
-            Signal::Job(job) => drop(self.jobs.send(job)),
+            Signal::Job(job) => {
+                // Fails when there is no receiver: then nobody is waiting.
+                let _watchers = self.jobs.send(job);
+            }
             Signal::Ready => self.ready.send_modify(|count| *count += 1),
         }
     }
