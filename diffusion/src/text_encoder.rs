@@ -11,6 +11,7 @@ use crate::ops::attention::Attention;
 use crate::ops::glue::{Splice, splice};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
+use crate::ops::tape::{Value, frozen};
 use crate::tokenizer::Prompt;
 use crate::weights::{Scope, WeightFile, weight_file};
 
@@ -99,24 +100,34 @@ impl TextEncoder {
     /// # Errors
     /// A slot without its row, an id that the table does not have, a prompt of another length than the model's.
     pub fn forward(&self, prompts: &[Prompt], learned: Option<&Tensor>) -> Result<Tensor> {
-        let mut x = self.embed(prompts, learned)?;
+        let (block, slots) = self.embed(prompts)?;
+        let (d, shape) = (self.width(), (prompts.len(), self.positions(), self.width()));
+        match learned {
+            Some(learned) if learned.dims().last() != Some(&d) => {
+                bail!("learned rows of shape {:?} do not fit a text encoder of width {d}", learned.shape())
+            }
+            Some(learned) => frozen(learned, |learned| self.pass(splice(learned, block, slots)?.reshape(shape)?)),
+            None if slots.is_empty() => {
+                frozen(&Tensor::from_vec(block, shape, &self.device)?, |tokens| self.pass(tokens.clone()))
+            }
+            None => bail!("a prompt has slots for learned rows, but none were given"),
+        }
+    }
+
+    fn pass(&self, mut x: Value) -> Result<Value> {
         for layer in &self.layers[..self.layers.len() - self.config.clip_skip] {
             x = layer.forward(&x)?;
         }
         self.last_norm.forward(&x)
     }
 
-    /// Token rows, with the learned ones in their slots, plus position rows: `(b, 77, d)`.
-    fn embed(&self, prompts: &[Prompt], learned: Option<&Tensor>) -> Result<Tensor> {
+    /// Token rows plus position rows, `(b, 77, d)`, the token's left out where a learned row is to be added.
+    fn embed(&self, prompts: &[Prompt]) -> Result<(Vec<f32>, Vec<Splice>)> {
         let (d, length) = (self.width(), self.positions());
-        let mut block = Vec::with_capacity(prompts.len() * length * d);
-        let mut slots = Vec::new();
+        let (mut block, mut slots) = (Vec::with_capacity(prompts.len() * length * d), Vec::new());
         for (sample, prompt) in prompts.iter().enumerate() {
             if prompt.ids.len() != length {
                 bail!("a prompt has {} ids, the text encoder {length} positions", prompt.ids.len());
-            }
-            for id in &prompt.ids {
-                block.extend_from_slice(self.row(*id)?);
             }
             for slot in &prompt.slots {
                 if slot.position >= length {
@@ -124,17 +135,15 @@ impl TextEncoder {
                 }
                 slots.push(Splice { row: sample * length + slot.position, learned: slot.vector });
             }
-        }
-        let shape = (prompts.len(), length, d);
-        let tokens = match learned {
-            Some(learned) if learned.dims().last() != Some(&d) => {
-                bail!("learned rows of shape {:?} do not fit a text encoder of width {d}", learned.shape())
+            for (position, id) in prompt.ids.iter().enumerate() {
+                let offset = &self.positions[position * d..][..d];
+                match prompt.slots.iter().any(|slot| slot.position == position) {
+                    true => block.extend_from_slice(offset),
+                    false => block.extend(self.row(*id)?.iter().zip(offset).map(|(token, offset)| token + offset)),
+                }
             }
-            Some(learned) => splice(learned, block, slots)?.reshape(shape)?,
-            None if slots.is_empty() => Tensor::from_vec(block, shape, &self.device)?,
-            None => bail!("a prompt has slots for learned rows, but none were given"),
-        };
-        tokens.broadcast_add(&Tensor::from_slice(&self.positions, (1, length, d), &self.device)?)
+        }
+        Ok((block, slots))
     }
 }
 
@@ -174,7 +183,7 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Value) -> Result<Value> {
         let qkv = self.qkv.forward(&self.norm1.forward(x)?)?; // (b, 77, 3d)
         let x = self.out.forward_add(&self.attention.to_self(&qkv)?, x)?;
 

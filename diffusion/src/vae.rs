@@ -8,8 +8,10 @@ use crate::config::VaeConfig;
 use crate::error::LoadError;
 use crate::ops::attention::Attention;
 use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::glue::Move;
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
+use crate::ops::tape::{Value, frozen};
 use crate::unet::STEM;
 use crate::unet::blocks::{Downsample, Resnet, Upsample};
 use crate::weights::{Groups, Scope, WeightFile, weight_file};
@@ -72,11 +74,11 @@ impl Vae {
         if channels != 3 || h == 0 || w == 0 || h % factor != 0 || w % factor != 0 {
             bail!("cannot encode pixels of shape {:?}: 3 channels and sides that {factor} divides", pixels.shape());
         }
-        each(pixels, |picture| {
+        let moments = each(pixels, |picture| {
             let moments = self.encoder.forward(picture)?;
-            let moments = self.quantise.as_ref().map_or(Ok(moments.clone()), |layer| layer.forward(&moments))?;
-            moments.narrow(3, 0, self.config.latent_channels)? * self.config.scaling_factor
-        })
+            self.quantise.as_ref().map_or(Ok(moments.clone()), |layer| layer.forward(&moments))
+        })?;
+        moments.narrow(1, 0, self.config.latent_channels)? * self.config.scaling_factor
     }
 
     /// Pixels `(b, 3, h, w)`, about in [-1, 1] and not clamped, of scaled latents. Works picture by picture.
@@ -87,19 +89,18 @@ impl Vae {
         if latents.dims4()?.1 != self.config.latent_channels {
             bail!("cannot decode latents of shape {:?}: {} channels", latents.shape(), self.config.latent_channels);
         }
-        each(latents, |latents| {
-            let latents = (latents / self.config.scaling_factor)?;
-            let latents = self.unquantise.as_ref().map_or(Ok(latents.clone()), |layer| layer.forward(&latents))?;
-            self.decoder.forward(&latents)
+        each(&(latents / self.config.scaling_factor)?, |latents| match &self.unquantise {
+            Some(layer) => self.decoder.forward(&layer.forward(latents)?),
+            None => self.decoder.forward(latents),
         })
     }
 }
 
-/// Applies `f` to each picture of `(b, c, h, w)`, as `(1, h, w, c)`, and stacks the results as `(b, c', h', w')`.
-fn each(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
-    let one = |i| f(&batch.narrow(0, i, 1)?.permute((0, 2, 3, 1))?.contiguous()?);
-    let pictures: Result<Vec<Tensor>> = (0..batch.dim(0)?).map(one).collect();
-    Tensor::cat(&pictures?, 0)?.permute((0, 3, 1, 2))?.contiguous()
+/// Applies `network` to each picture of `(b, c, h, w)`, as `(1, h, w, c)`, and stacks the results as `(b, c', h', w')`.
+fn each(batch: &Tensor, network: impl Fn(&Value) -> Result<Value> + Sync) -> Result<Tensor> {
+    let pass = |x: &Value| Move::ChannelsFirst.forward(&network(&Move::ChannelsLast.forward(x)?)?);
+    let pictures: Result<Vec<Tensor>> = (0..batch.dim(0)?).map(|i| frozen(&batch.narrow(0, i, 1)?, pass)).collect();
+    Tensor::cat(&pictures?, 0)
 }
 
 fn resnets(scope: &Scope<'_>, count: usize, inputs: usize, outputs: usize, groups: Groups) -> Loaded<Vec<Resnet>> {
@@ -140,7 +141,7 @@ impl Encoder {
         })
     }
 
-    fn forward(&self, pixels: &Tensor) -> Result<Tensor> {
+    fn forward(&self, pixels: &Value) -> Result<Value> {
         let mut x = self.conv_in.forward(pixels)?;
         for (stage, down) in &self.down {
             x = stage.iter().try_fold(x, |x, resnet| resnet.forward(&x, None))?;
@@ -179,11 +180,11 @@ impl Decoder {
         })
     }
 
-    fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+    fn forward(&self, latents: &Value) -> Result<Value> {
         let mut x = self.middle.forward(&self.conv_in.forward(latents)?)?;
         for (stage, up) in &self.up {
             x = stage.iter().try_fold(x, |x, resnet| resnet.forward(&x, None))?;
-            let (h, w) = (2 * x.dim(1)?, 2 * x.dim(2)?);
+            let (h, w) = x.dims4().map(|(_, h, w, _)| (2 * h, 2 * w))?;
             x = up.as_ref().map_or(Ok(x.clone()), |up| up.forward(&x, (h, w)))?;
         }
         self.conv_out.forward(&self.norm_out.forward(&x)?)
@@ -208,7 +209,7 @@ impl Middle {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Value) -> Result<Value> {
         let x = self.first.forward(x, None)?;
         let x = self.attend.as_ref().map_or(Ok(x.clone()), |attend| attend.forward(&x))?;
         self.last.forward(&x, None)
@@ -237,7 +238,7 @@ impl Attend {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Value) -> Result<Value> {
         let (b, h, w, c) = x.dims4()?;
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?.reshape((b, h * w, 3 * c))?;
         let seen = Attention { heads: 1, causal: false }.to_self(&qkv)?;

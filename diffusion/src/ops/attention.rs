@@ -6,7 +6,8 @@ use rayon::prelude::*;
 
 use super::gemm::{Matrix, Write, product};
 use super::simd::{exp, max, sum, sum2, vectorised};
-use super::{plain, values};
+use super::tape::Value;
+use super::values;
 
 /// Scores of one piece of work.
 const PIECE: usize = 1 << 16;
@@ -22,13 +23,13 @@ pub(crate) struct Attention {
 
 impl Attention {
     /// `(b, n, 3c)` = queries, keys, values side by side, to `(b, n, c)`.
-    pub(crate) fn to_self(self, qkv: &Tensor) -> Result<Tensor> {
-        qkv.contiguous()?.apply_op1(OfSelf(self))
+    pub(crate) fn to_self(self, qkv: &Value) -> Result<Value> {
+        qkv.apply(OfSelf(self))
     }
 
     /// Queries `(b, n, c)` and keys, values side by side `(b, m, 2c)`, to `(b, n, c)`.
-    pub(crate) fn to_other(self, q: &Tensor, kv: &Tensor) -> Result<Tensor> {
-        q.contiguous()?.apply_op2(&kv.contiguous()?, OfOther(self))
+    pub(crate) fn to_other(self, q: &Value, kv: &Value) -> Result<Value> {
+        q.apply2(kv, OfOther(self))
     }
 }
 
@@ -241,7 +242,7 @@ impl CustomOp1 for OfSelf {
     }
 
     fn bwd(&self, qkv: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        plain(qkv)?.apply_op2(&plain(gradient)?, OfSelfGradient(self.0)).map(Some)
+        qkv.apply_op2_no_bwd(gradient, &OfSelfGradient(self.0)).map(Some)
     }
 }
 
@@ -284,7 +285,7 @@ impl CustomOp2 for OfOther {
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (b, n, c) = q.dims3()?;
         let m = kv.dim(1)?;
-        let both = plain(q)?.apply_op3(&plain(kv)?, &plain(gradient)?, OfOtherGradient(self.0))?;
+        let both = q.apply_op3_no_bwd(kv, gradient, &OfOtherGradient(self.0))?;
         let dq = both.narrow(0, 0, b * n * c)?.reshape((b, n, c))?;
         let dkv = both.narrow(0, b * n * c, b * m * 2 * c)?.reshape((b, m, 2 * c))?;
         Ok((Some(dq), Some(dkv)))
@@ -322,7 +323,7 @@ impl candle_core::CustomOp3 for OfOtherGradient {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, noise};
+    use super::super::testing::{constant, frozen_agree, noise};
     use super::*;
 
     fn reference(op: Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
@@ -342,7 +343,7 @@ mod tests {
             [(2, 5, 3, 4, false), (1, 7, 2, 5, true), (2, 300, 1, 9, false), (1, 1, 1, 1, true)]
         {
             let (op, c) = (Attention { heads, causal }, heads * dim);
-            agree(
+            frozen_agree(
                 &[noise(1, &[b, n, 3 * c])],
                 |a| op.to_self(&a[0]),
                 |a| reference(op, &a[0].narrow(2, 0, c)?, &a[0].narrow(2, c, c)?, &a[0].narrow(2, 2 * c, c)?),
@@ -354,7 +355,7 @@ mod tests {
     fn cross_attention_agrees_with_its_formula() {
         for (b, n, m, heads, dim) in [(2, 5, 3, 3, 4), (1, 270, 77, 2, 24), (3, 1, 9, 1, 7)] {
             let (op, c) = (Attention { heads, causal: false }, heads * dim);
-            agree(
+            frozen_agree(
                 &[noise(1, &[b, n, c]), noise(2, &[b, m, 2 * c])],
                 |a| op.to_other(&a[0], &a[1]),
                 |a| reference(op, &a[0], &a[1].narrow(2, 0, c)?, &a[1].narrow(2, c, c)?),
@@ -366,13 +367,15 @@ mod tests {
     fn large_scores_do_not_overflow() {
         let op = Attention { heads: 1, causal: false };
         let qkv = (noise(1, &[1, 6, 9]) * 50.0).unwrap();
-        assert!(super::super::to_vec(&op.to_self(&qkv).unwrap()).unwrap().iter().all(|x| x.is_finite()));
+        assert!(
+            super::super::to_vec(op.to_self(&constant(&qkv)).unwrap().tensor()).unwrap().iter().all(|x| x.is_finite())
+        );
     }
 
     #[test]
     fn shapes_that_do_not_fit_are_refused() {
         let op = Attention { heads: 2, causal: false };
-        assert!(op.to_self(&noise(1, &[1, 4, 9])).is_err());
-        assert!(op.to_other(&noise(1, &[1, 4, 6]), &noise(1, &[2, 4, 12])).is_err());
+        assert!(op.to_self(&constant(&noise(1, &[1, 4, 9]))).is_err());
+        assert!(op.to_other(&constant(&noise(1, &[1, 4, 6])), &constant(&noise(1, &[2, 4, 12]))).is_err());
     }
 }

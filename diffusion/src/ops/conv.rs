@@ -6,7 +6,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Write, product};
-use super::{plain, to_vec, values};
+use super::tape::Value;
+use super::{to_vec, values};
 
 /// Values of the gathered patches of one piece of work: half of a usual second-level cache.
 const PIECE: usize = 1 << 16;
@@ -75,21 +76,26 @@ impl Conv3x3 {
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op1(Plain { conv: self.clone(), shift: None })
+    pub(crate) fn forward(&self, x: &Value) -> Result<Value> {
+        x.apply(Plain { conv: self.clone(), shift: None })
     }
 
     /// As [`Self::forward`], plus `shift` `(b, outputs)` at every pixel. `shift` gets no gradient.
-    pub(crate) fn forward_shifted(&self, x: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        if shift.dims() != [x.dim(0)?, self.0.outputs] {
-            bail!("a shift of shape {:?} does not fit {} outputs of {:?}", shift.shape(), self.0.outputs, x.shape());
+    pub(crate) fn forward_shifted(&self, x: &Value, shift: &Tensor) -> Result<Value> {
+        if shift.dims() != [x.tensor().dim(0)?, self.0.outputs] {
+            bail!(
+                "a shift of shape {:?} does not fit {} outputs of {:?}",
+                shift.shape(),
+                self.0.outputs,
+                x.tensor().shape()
+            );
         }
-        x.contiguous()?.apply_op1(Plain { conv: self.clone(), shift: Some(to_vec(shift)?) })
+        x.apply(Plain { conv: self.clone(), shift: Some(to_vec(shift)?) })
     }
 
     /// As [`Self::forward`], plus `residual` `(b, h', w', outputs)`.
-    pub(crate) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op2(&residual.contiguous()?, WithResidual(self.clone()))
+    pub(crate) fn forward_add(&self, x: &Value, residual: &Value) -> Result<Value> {
+        x.apply2(residual, WithResidual(self.clone()))
     }
 
     fn shape(&self, input: &Shape) -> Result<(Sides, Shape)> {
@@ -126,7 +132,7 @@ impl Conv3x3 {
     }
 
     fn input_gradient(&self, gradient: &Tensor, input: &Shape) -> Result<Tensor> {
-        plain(gradient)?.apply_op1(InputGradient { conv: self.clone(), input: input.clone() })
+        gradient.apply_op1_no_bwd(&InputGradient { conv: self.clone(), input: input.clone() })
     }
 
     /// Stride 1: the convolution of the gradient with the filter turned by 180° and its channels swapped.
@@ -300,7 +306,7 @@ impl CustomOp1 for InputGradient {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, noise};
+    use super::super::testing::{constant, frozen_agree, noise};
     use super::*;
 
     /// candle's own convolution, over `(b, h, w, c)`.
@@ -323,21 +329,21 @@ mod tests {
             let frozen = Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), inputs, outputs, stride);
             let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
             let plain = |a: &[Tensor]| reference(&a[0], &weight, &bias, stride);
-            agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), plain);
-            agree(
+            frozen_agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), plain);
+            frozen_agree(
                 std::slice::from_ref(&x),
                 |a| frozen.forward_shifted(&a[0], &shift),
                 |a| plain(a)?.broadcast_add(&shift.reshape((b, 1, 1, outputs))?),
             );
-            let residual = noise(5, frozen.forward(&x).unwrap().dims());
-            agree(&[x, residual], |a| frozen.forward_add(&a[0], &a[1]), |a| plain(a)? + &a[1]);
+            let residual = noise(5, frozen.forward(&constant(&x)).unwrap().tensor().dims());
+            frozen_agree(&[x, residual], |a| frozen.forward_add(&a[0], &a[1]), |a| plain(a)? + &a[1]);
         }
     }
 
     #[test]
     fn wrong_channels_are_refused() {
         let frozen = Conv3x3::new(&[0.0; 9 * 6], vec![0.0; 2], 3, 2, Stride::One);
-        assert!(frozen.forward(&noise(1, &[1, 4, 4, 2])).is_err());
-        assert!(frozen.forward_shifted(&noise(1, &[1, 4, 4, 3]), &noise(1, &[2, 2])).is_err());
+        assert!(frozen.forward(&constant(&noise(1, &[1, 4, 4, 2]))).is_err());
+        assert!(frozen.forward_shifted(&constant(&noise(1, &[1, 4, 4, 3])), &noise(1, &[2, 2])).is_err());
     }
 }

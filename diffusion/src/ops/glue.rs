@@ -1,15 +1,20 @@
-//! What stands between the layers: upsampling, joining skip connections, splicing learned rows into token rows.
+//! What stands between the layers: upsampling, joining skip connections, layouts, sums, learned rows among token rows.
 
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{plain, values};
+use super::simd::vectorised;
+use super::tape::Value;
+use super::values;
+
+/// Values of one piece of work.
+const PIECE: usize = 1 << 15;
 
 /// `(b, h, w, c)` to `(b, height, width, c)` by repeating the nearest pixel above and to the left.
-pub(crate) fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Upsample { height, width })
+pub(crate) fn upsample_nearest(x: &Value, height: usize, width: usize) -> Result<Value> {
+    x.apply(Upsample { height, width })
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +50,7 @@ impl CustomOp1 for Upsample {
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let (_, height, width, _) = x.dims4()?;
-        plain(gradient)?.apply_op1(UpsampleGradient { up: *self, height, width }).map(Some)
+        gradient.apply_op1_no_bwd(&UpsampleGradient { up: *self, height, width }).map(Some)
     }
 }
 
@@ -74,8 +79,8 @@ impl CustomOp1 for UpsampleGradient {
 }
 
 /// `(…, m)` and `(…, n)` to `(…, m + n)`.
-pub(crate) fn join(left: &Tensor, right: &Tensor) -> Result<Tensor> {
-    left.contiguous()?.apply_op2(&right.contiguous()?, Join)
+pub(crate) fn join(left: &Value, right: &Value) -> Result<Value> {
+    left.apply2(right, Join)
 }
 
 struct Join;
@@ -115,7 +120,79 @@ impl CustomOp2 for Join {
     }
 }
 
-/// A row of a frozen block that a learned row replaces.
+/// The same values with the last dimension moved to the second place, `(b, h, w, c)` to `(b, c, h, w)`, or the other way.
+#[derive(Clone, Copy)]
+pub(crate) enum Move {
+    /// To `(b, c, h, w)`.
+    ChannelsFirst,
+    /// To `(b, h, w, c)`.
+    ChannelsLast,
+}
+
+impl Move {
+    /// Applies it.
+    pub(crate) fn forward(self, x: &Value) -> Result<Value> {
+        x.apply(self)
+    }
+
+    fn back(self) -> Self {
+        match self {
+            Self::ChannelsFirst => Self::ChannelsLast,
+            Self::ChannelsLast => Self::ChannelsFirst,
+        }
+    }
+}
+
+impl CustomOp1 for Move {
+    fn name(&self) -> &'static str {
+        "move-channels"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (b, i, j, k) = layout.shape().dims4()?;
+        // Each sample is a matrix of pixels and channels, transposed.
+        let (rows, columns, shape) = match self {
+            Self::ChannelsFirst => (i * j, k, (b, k, i, j)),
+            Self::ChannelsLast => (i, j * k, (b, j, k, i)),
+        };
+        let x = values(storage, layout)?;
+        let mut out = Vec::with_capacity(x.len());
+        for sample in x.chunks_exact(rows * columns) {
+            (0..columns).for_each(|column| out.extend((0..rows).map(|row| sample[row * columns + column])));
+        }
+        Ok((CpuStorage::F32(out), Shape::from(shape)))
+    }
+
+    fn bwd(&self, _arg: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
+        gradient.apply_op1_no_bwd(&self.back()).map(Some)
+    }
+}
+
+/// `a + b` of one shape.
+pub(crate) struct Sum;
+
+impl CustomOp2 for Sum {
+    fn name(&self) -> &'static str {
+        "sum"
+    }
+
+    fn cpu_fwd(&self, a: &CpuStorage, la: &Layout, b: &CpuStorage, lb: &Layout) -> Result<(CpuStorage, Shape)> {
+        if la.shape() != lb.shape() {
+            bail!("{:?} and {:?} cannot be added", la.shape(), lb.shape());
+        }
+        let mut out = values(a, la)?.to_vec();
+        out.par_chunks_mut(PIECE).zip(values(b, lb)?.par_chunks(PIECE)).for_each(|(out, b)| {
+            vectorised(|| out.iter_mut().zip(b).for_each(|(o, b)| *o += b));
+        });
+        Ok((CpuStorage::F32(out), la.shape().clone()))
+    }
+
+    fn bwd(&self, _a: &Tensor, _b: &Tensor, _res: &Tensor, g: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(g.clone()), Some(g.clone())))
+    }
+}
+
+/// A row of a frozen block that a learned row is added to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Splice {
     /// Row of the block.
@@ -124,9 +201,9 @@ pub(crate) struct Splice {
     pub(crate) learned: usize,
 }
 
-/// `block` `(rows, d)` with the rows named by `splices` set to `learned` `(n, d)`; the gradient goes to `learned` alone.
-pub(crate) fn splice(learned: &Tensor, block: Vec<f32>, splices: Vec<Splice>) -> Result<Tensor> {
-    learned.contiguous()?.apply_op1(SpliceOp { block: Arc::new(block), splices: Arc::new(splices) })
+/// `block` `(rows, d)` with `learned` `(n, d)` added to the rows named by `splices`; the gradient goes to `learned` alone.
+pub(crate) fn splice(learned: &Value, block: Vec<f32>, splices: Vec<Splice>) -> Result<Value> {
+    learned.apply(SpliceOp { block: Arc::new(block), splices: Arc::new(splices) })
 }
 
 #[derive(Clone)]
@@ -148,14 +225,14 @@ impl CustomOp1 for SpliceOp {
             if *from >= n {
                 bail!("a prompt names learned row {from}, of {n}");
             }
-            out[row * d..][..d].copy_from_slice(&learned[from * d..][..d]);
+            out[row * d..][..d].iter_mut().zip(&learned[from * d..][..d]).for_each(|(o, l)| *o += l);
         }
         let rows = out.len() / d;
         Ok((CpuStorage::F32(out), Shape::from((rows, d))))
     }
 
     fn bwd(&self, learned: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        plain(gradient)?.apply_op1(SpliceGradient { op: self.clone(), rows: learned.dim(0)? }).map(Some)
+        gradient.apply_op1_no_bwd(&SpliceGradient { op: self.clone(), rows: learned.dim(0)? }).map(Some)
     }
 }
 
@@ -182,14 +259,14 @@ impl CustomOp1 for SpliceGradient {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, noise};
+    use super::super::testing::{constant, frozen_agree, noise};
     use super::super::to_vec;
     use super::*;
 
     #[test]
     fn doubling_agrees_with_a_reshape() {
         let (b, h, w, c) = (2, 3, 5, 7);
-        agree(
+        frozen_agree(
             &[noise(1, &[b, h, w, c])],
             |a| upsample_nearest(&a[0], 2 * h, 2 * w),
             |a| {
@@ -202,19 +279,27 @@ mod tests {
     #[test]
     fn odd_sizes_repeat_the_pixel_that_pytorch_repeats() {
         let x = Tensor::arange(0f32, 3.0, &candle_core::Device::Cpu).unwrap().reshape((1, 1, 3, 1)).unwrap();
-        let up = upsample_nearest(&x, 1, 5).unwrap();
-        assert_eq!(to_vec(&up).unwrap(), [0., 0., 1., 1., 2.]);
+        let up = upsample_nearest(&constant(&x), 1, 5).unwrap();
+        assert_eq!(to_vec(up.tensor()).unwrap(), [0., 0., 1., 1., 2.]);
+    }
+
+    #[test]
+    fn moving_channels_agrees_with_permute() {
+        let x = noise(1, &[2, 3, 4, 5]);
+        let permuted = |a: &[Tensor], order| a[0].permute(order)?.contiguous();
+        frozen_agree(std::slice::from_ref(&x), |a| Move::ChannelsFirst.forward(&a[0]), |a| permuted(a, (0, 3, 1, 2)));
+        frozen_agree(&[x], |a| Move::ChannelsLast.forward(&a[0]), |a| permuted(a, (0, 2, 3, 1)));
     }
 
     #[test]
     fn joining_agrees_with_cat() {
         let args = [noise(1, &[2, 3, 4, 5]), noise(2, &[2, 3, 4, 2])];
-        agree(&args, |a| join(&a[0], &a[1]), |a| Tensor::cat(a, 3));
-        assert!(join(&args[0], &noise(1, &[2, 3, 3, 5])).is_err());
+        frozen_agree(&args, |a| join(&a[0], &a[1]), |a| Tensor::cat(a, 3));
+        assert!(join(&constant(&args[0]), &constant(&noise(1, &[2, 3, 3, 5]))).is_err());
     }
 
     #[test]
-    fn a_splice_takes_learned_rows_and_returns_their_gradient() {
+    fn a_splice_adds_learned_rows_and_returns_their_gradient() {
         let block = noise(1, &[6, 5]);
         let splices = [(4, 0), (1, 2), (2, 0)].map(|(row, learned)| Splice { row, learned }).to_vec();
         let one_hot = |places: &[(usize, usize)]| {
@@ -222,13 +307,12 @@ mod tests {
             places.iter().for_each(|(r, l)| m[r * 3 + l] = 1.0);
             Tensor::from_vec(m, (6, 3), block.device()).unwrap()
         };
-        let (pick, keep) =
-            (one_hot(&[(4, 0), (1, 2), (2, 0)]), Tensor::new(&[1f32, 0., 0., 1., 0., 1.], block.device()).unwrap());
-        agree(
+        let pick = one_hot(&[(4, 0), (1, 2), (2, 0)]);
+        frozen_agree(
             &[noise(2, &[3, 5])],
             |a| splice(&a[0], to_vec(&block)?, splices.clone()),
-            |a| block.broadcast_mul(&keep.reshape((6, 1))?)? + pick.matmul(&a[0])?,
+            |a| &block + pick.matmul(&a[0])?,
         );
-        assert!(splice(&noise(2, &[2, 5]), to_vec(&block).unwrap(), splices.clone()).is_err());
+        assert!(splice(&constant(&noise(2, &[2, 5])), to_vec(&block).unwrap(), splices.clone()).is_err());
     }
 }

@@ -6,7 +6,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Write, product};
-use super::{plain, values};
+use super::tape::Value;
+use super::values;
 
 /// Rows of one piece of work.
 const PIECE: usize = 256;
@@ -41,13 +42,13 @@ impl Linear {
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op1(Plain(self.clone()))
+    pub(crate) fn forward(&self, x: &Value) -> Result<Value> {
+        x.apply(Plain(self.clone()))
     }
 
     /// As [`Self::forward`], plus `residual` `(…, outputs)`.
-    pub(crate) fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        x.contiguous()?.apply_op2(&residual.contiguous()?, WithResidual(self.clone()))
+    pub(crate) fn forward_add(&self, x: &Value, residual: &Value) -> Result<Value> {
+        x.apply2(residual, WithResidual(self.clone()))
     }
 
     fn shape(&self, input: &Shape) -> Result<Shape> {
@@ -72,7 +73,7 @@ impl Linear {
     }
 
     fn input_gradient(&self, gradient: &Tensor) -> Result<Tensor> {
-        plain(gradient)?.apply_op1(InputGradient(self.clone()))
+        gradient.apply_op1_no_bwd(&InputGradient(self.clone()))
     }
 }
 
@@ -150,7 +151,7 @@ impl CustomOp1 for InputGradient {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{agree, noise};
+    use super::super::testing::{constant, frozen_agree, noise};
     use super::super::to_vec;
     use super::*;
 
@@ -168,8 +169,8 @@ mod tests {
         for (rows, inputs, outputs, bias) in [(3, 5, 7, true), (300, 33, 65, false), (1, 40, 1, true)] {
             let (frozen, w, b) = layer(inputs, outputs, bias);
             let plain = |a: &[Tensor]| a[0].broadcast_matmul(&w.t()?)?.broadcast_add(&b);
-            agree(&[noise(3, &[2, rows, inputs])], |a| frozen.forward(&a[0]), plain);
-            agree(
+            frozen_agree(&[noise(3, &[2, rows, inputs])], |a| frozen.forward(&a[0]), plain);
+            frozen_agree(
                 &[noise(3, &[2, rows, inputs]), noise(4, &[2, rows, outputs])],
                 |a| frozen.forward_add(&a[0], &a[1]),
                 |a| plain(a)? + &a[1],
@@ -180,7 +181,7 @@ mod tests {
     #[test]
     fn wrong_widths_are_refused() {
         let (frozen, ..) = layer(5, 7, true);
-        assert!(frozen.forward(&noise(1, &[2, 6])).is_err());
-        assert!(frozen.forward_add(&noise(1, &[2, 5]), &noise(1, &[2, 6])).is_err());
+        assert!(frozen.forward(&constant(&noise(1, &[2, 6]))).is_err());
+        assert!(frozen.forward_add(&constant(&noise(1, &[2, 5])), &constant(&noise(1, &[2, 6]))).is_err());
     }
 }

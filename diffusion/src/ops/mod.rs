@@ -14,6 +14,7 @@ pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod simd;
+pub(crate) mod tape;
 
 #[cfg(test)]
 mod testing;
@@ -32,9 +33,4 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
 /// The values of a contiguous tensor outside the graph, as a vector.
 pub(crate) fn to_vec(tensor: &Tensor) -> Result<Vec<f32>> {
     tensor.flatten_all()?.to_vec1()
-}
-
-/// What a backward pass computes with: contiguous, and itself not tracked.
-pub(crate) fn plain(tensor: &Tensor) -> Result<Tensor> {
-    tensor.detach().contiguous()
 }

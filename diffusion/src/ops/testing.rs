@@ -2,6 +2,8 @@
 
 use candle_core::{Device, Result, Tensor, Var};
 
+use super::tape::{Value, frozen, frozen2};
+
 /// Values in about [-2, 2] that depend only on `seed` and the position.
 pub(crate) fn noise(seed: u64, shape: &[usize]) -> Tensor {
     let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
@@ -20,6 +22,25 @@ pub(crate) fn gap(a: &Tensor, b: &Tensor) -> f32 {
     let gap = (a - b).unwrap().abs().unwrap().flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
     assert!(!gap.is_nan());
     gap
+}
+
+/// A value without a gradient.
+pub(crate) fn constant(tensor: &Tensor) -> Value {
+    Value::constant(tensor).unwrap()
+}
+
+/// As [`agree`], for an op of one or two values on the tape.
+pub(crate) fn frozen_agree(
+    args: &[Tensor],
+    op: impl Fn(&[Value]) -> Result<Value> + Sync,
+    reference: impl Fn(&[Tensor]) -> Result<Tensor>,
+) {
+    let on_tape = |args: &[Tensor]| match args {
+        [a] => frozen(a, |a| op(std::slice::from_ref(a))),
+        [a, b] => frozen2(a, b, |a, b| op(&[a.clone(), b.clone()])),
+        _ => unreachable!("ops have one or two arguments"),
+    };
+    agree(args, on_tape, reference);
 }
 
 /// Asserts that `op` and `reference` agree in value and in the gradient of a random linear function of their result.

@@ -1,12 +1,13 @@
 //! Resnets, and the resampling between resolutions. Pictures are `(b, h, w, c)`.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use crate::error::LoadError;
 use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::upsample_nearest;
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
+use crate::ops::tape::Value;
 use crate::weights::{Groups, Scope};
 
 /// diffusers' `ResnetBlock2D`, with a timestep in the UNet and without one in the VAE.
@@ -41,10 +42,10 @@ impl Resnet {
     }
 
     /// `x` `(b, h, w, inputs)`, `time` = SiLU of the timestep's embedding `(b, width)`, to `(b, h, w, outputs)`.
-    pub(crate) fn forward(&self, x: &Tensor, time: Option<&Tensor>) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Value, time: Option<&Value>) -> Result<Value> {
         let h = self.norm1.forward(x)?;
         let h = match (&self.time, time) {
-            (Some(project), Some(time)) => self.conv1.forward_shifted(&h, &project.forward(time)?)?,
+            (Some(project), Some(time)) => self.conv1.forward_shifted(&h, project.forward(time)?.tensor())?,
             _ => self.conv1.forward(&h)?,
         };
         let h = self.norm2.forward(&h)?;
@@ -65,7 +66,7 @@ impl Downsample {
         Ok(Self(scope.pp("conv").conv(width, width, stride)?))
     }
 
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Value) -> Result<Value> {
         self.0.forward(x)
     }
 }
@@ -79,7 +80,7 @@ impl Upsample {
         Ok(Self(scope.pp("conv").conv(width, width, Stride::One)?))
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, (height, width): (usize, usize)) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Value, (height, width): (usize, usize)) -> Result<Value> {
         self.0.forward(&upsample_nearest(x, height, width)?)
     }
 }

@@ -13,9 +13,10 @@ use crate::config::{DownBlockType, UnetConfig, UpBlockType};
 use crate::error::LoadError;
 use crate::ops::activation::Activation;
 use crate::ops::conv::{Conv3x3, Stride};
-use crate::ops::glue::join;
+use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
+use crate::ops::tape::{Value, frozen2};
 use crate::weights::{Groups, Scope, WeightFile, weight_file};
 
 /// The stem of the weight files that diffusers writes.
@@ -113,8 +114,12 @@ impl Unet {
             let (channels, width) = (self.config.in_channels, self.config.cross_attention_dim);
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
+        frozen2(latents, context, |latents, context| self.pass(latents, timesteps, context))
+    }
+
+    fn pass(&self, latents: &Value, timesteps: &[f32], context: &Value) -> Result<Value> {
         let time = Some(&self.embed(timesteps)?);
-        let mut x = self.conv_in.forward(&latents.permute((0, 2, 3, 1))?)?;
+        let mut x = self.conv_in.forward(&Move::ChannelsLast.forward(latents)?)?;
 
         let mut skips = vec![x.clone()];
         for block in &self.down {
@@ -137,14 +142,15 @@ impl Unet {
                 x = pass(stage, &join(&x, &pop(&mut skips)?)?, time, context)?;
             }
             if let (Some(upsample), Some(next)) = (&block.then, skips.last()) {
-                x = upsample.forward(&x, (next.dim(1)?, next.dim(2)?))?;
+                let (_, height, width, _) = next.dims4()?;
+                x = upsample.forward(&x, (height, width))?;
             }
         }
-        self.conv_out.forward(&self.norm_out.forward(&x)?)?.permute((0, 3, 1, 2))?.contiguous()
+        Move::ChannelsFirst.forward(&self.conv_out.forward(&self.norm_out.forward(&x)?)?)
     }
 
     /// SiLU of the timesteps' embedding `(b, width)`: what every resnet projects.
-    fn embed(&self, timesteps: &[f32]) -> Result<Tensor> {
+    fn embed(&self, timesteps: &[f32]) -> Result<Value> {
         let half = self.config.block_out_channels[0] / 2;
         let last = half as f32 - self.config.freq_shift as f32;
         let angles = |t: f32| (0..half).map(move |i| t * (-(10_000f32.ln()) * i as f32 / last).exp());
@@ -156,7 +162,7 @@ impl Unet {
                 false => waves.extend(sines.chain(cosines)),
             }
         }
-        let waves = Tensor::from_vec(waves, (timesteps.len(), 2 * half), &self.device)?;
+        let waves = Value::constant(&Tensor::from_vec(waves, (timesteps.len(), 2 * half), &self.device)?)?;
         let inner = Activation::Silu.forward(&self.time1.forward(&waves)?)?;
         Activation::Silu.forward(&self.time2.forward(&inner)?)
     }
@@ -164,15 +170,15 @@ impl Unet {
 
 fn pass(
     (resnet, transformer): &(Resnet, Option<Transformer>),
-    x: &Tensor,
-    time: Option<&Tensor>,
-    context: &Tensor,
-) -> Result<Tensor> {
+    x: &Value,
+    time: Option<&Value>,
+    context: &Value,
+) -> Result<Value> {
     let x = resnet.forward(x, time)?;
     transformer.as_ref().map_or(Ok(x.clone()), |t| t.forward(&x, context))
 }
 
-fn pop(skips: &mut Vec<Tensor>) -> Result<Tensor> {
+fn pop(skips: &mut Vec<Value>) -> Result<Value> {
     match skips.pop() {
         Some(skip) => Ok(skip),
         None => bail!("the UNet's way up has more resnets than its way down has outputs"),

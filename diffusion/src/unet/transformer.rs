@@ -1,6 +1,6 @@
 //! diffusers' `Transformer2DModel`: where the context enters.
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use crate::error::LoadError;
 use crate::ops::activation::geglu;
@@ -8,6 +8,7 @@ use crate::ops::attention::Attention;
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
+use crate::ops::tape::Value;
 use crate::weights::{Groups, Scope};
 
 /// ε of a transformer's group norm; diffusers has no key for it.
@@ -62,7 +63,7 @@ impl Transformer {
     }
 
     /// `x` `(b, h, w, c)`, `context` `(b, 77, d)`, to `(b, h, w, c)`.
-    pub(crate) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Value, context: &Value) -> Result<Value> {
         let (b, h, w, c) = x.dims4()?;
         let mut tokens = self.proj_in.forward(&self.norm.forward(x)?)?.reshape((b, h * w, c))?;
         for block in &self.blocks {
@@ -99,7 +100,7 @@ impl Block {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Value, context: &Value) -> Result<Value> {
         let x = self.attn1.forward_add(&self.norm1.forward(x)?, context, x)?;
         let x = self.attn2.forward_add(&self.norm2.forward(&x)?, context, &x)?;
 
@@ -137,7 +138,7 @@ impl Attend {
         Ok(Self { attention, project, out: scope.pp("to_out.0").linear(c, c)? })
     }
 
-    fn forward_add(&self, x: &Tensor, context: &Tensor, residual: &Tensor) -> Result<Tensor> {
+    fn forward_add(&self, x: &Value, context: &Value, residual: &Value) -> Result<Value> {
         let seen = match &self.project {
             Project::OfSelf(qkv) => self.attention.to_self(&qkv.forward(x)?)?,
             Project::OfContext { q, kv } => self.attention.to_other(&q.forward(x)?, &kv.forward(context)?)?,

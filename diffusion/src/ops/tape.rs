@@ -1,0 +1,244 @@
+//! The gradients of frozen networks: a tape of ops that hangs in candle's graph as a single op.
+//!
+//! candle's own backward pass adds every gradient to a tensor of zeros first, and both that sum and any other element-wise
+//! op of 65,536 values or more runs on threads of its own that wait in a spin loop. Here a first gradient is moved, and sums
+//! are made on the threads that do everything else.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use super::glue::Sum;
+use super::to_vec;
+
+/// A contiguous tensor within a frozen network, with its place on the tape if a gradient flows through it.
+#[derive(Clone)]
+pub(crate) struct Value {
+    tensor: Tensor,
+    place: Option<Place>,
+}
+
+#[derive(Clone)]
+struct Place {
+    tape: Tape,
+    index: usize,
+}
+
+/// Steps in the order of the forward pass; the result of step i is value i.
+#[derive(Clone, Default)]
+struct Tape(Arc<Mutex<Vec<Step>>>);
+
+enum Step {
+    /// An input of the network, by its number.
+    Input(usize),
+    One {
+        op: Box<dyn CustomOp1 + Send + Sync>,
+        input: Tensor,
+        from: usize,
+    },
+    Two {
+        op: Box<dyn CustomOp2 + Send + Sync>,
+        inputs: [Tensor; 2],
+        from: [Option<usize>; 2],
+    },
+    Reshape {
+        to: Shape,
+        from: usize,
+    },
+}
+
+impl Tape {
+    fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record(&self, step: Step, tensor: Tensor) -> Value {
+        let mut steps = self.steps();
+        steps.push(step);
+        Value { tensor, place: Some(Place { tape: self.clone(), index: steps.len() - 1 }) }
+    }
+
+    /// Gradients of inputs 0 and 1, from that of value `index`.
+    fn backward(&self, index: usize, gradient: Tensor) -> Result<[Option<Tensor>; 2]> {
+        let steps = self.steps();
+        let mut gradients: Vec<Option<Tensor>> = vec![None; steps.len()];
+        gradients[index] = Some(gradient);
+        let mut inputs = [None, None];
+        for (index, step) in steps.iter().enumerate().rev() {
+            let Some(gradient) = gradients[index].take() else { continue };
+            match step {
+                Step::Input(number) => inputs[*number] = Some(gradient),
+                Step::Reshape { to, from } => add(&mut gradients[*from], gradient.reshape(to)?)?,
+                Step::One { op, input, from } => match op.bwd(input, &gradient, &gradient)? {
+                    Some(gradient) => add(&mut gradients[*from], gradient)?,
+                    None => bail!("{} gave no gradient", op.name()),
+                },
+                Step::Two { op, inputs: [a, b], from } => {
+                    let (a, b) = op.bwd(a, b, &gradient, &gradient)?;
+                    for (gradient, from) in [a, b].into_iter().zip(from) {
+                        if let (Some(gradient), Some(from)) = (gradient, from) {
+                            add(&mut gradients[*from], gradient)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(inputs)
+    }
+}
+
+fn add(sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
+    *sum = Some(match sum.take() {
+        Some(so_far) => so_far.apply_op2_no_bwd(&gradient, &Sum)?,
+        None => gradient,
+    });
+    Ok(())
+}
+
+impl Value {
+    /// A constant.
+    pub(crate) fn constant(tensor: &Tensor) -> Result<Self> {
+        Ok(Self { tensor: tensor.detach().contiguous()?, place: None })
+    }
+
+    /// Its values.
+    pub(crate) fn tensor(&self) -> &Tensor {
+        &self.tensor
+    }
+
+    /// Sizes of a picture `(b, h, w, c)`.
+    pub(crate) fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
+        self.tensor.dims4()
+    }
+
+    /// The same values under another shape.
+    pub(crate) fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        let tensor = self.tensor.reshape(shape.into())?;
+        Ok(match &self.place {
+            Some(Place { tape, index }) => {
+                tape.record(Step::Reshape { to: self.tensor.shape().clone(), from: *index }, tensor)
+            }
+            None => Self { tensor, place: None },
+        })
+    }
+
+    /// The result of a frozen op. Its `bwd` is called without the result: it is given the gradient in its place.
+    pub(crate) fn apply(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Self> {
+        let tensor = self.tensor.apply_op1_no_bwd(&op)?;
+        Ok(match &self.place {
+            Some(Place { tape, index }) => {
+                tape.record(Step::One { op: Box::new(op), input: self.tensor.clone(), from: *index }, tensor)
+            }
+            None => Self { tensor, place: None },
+        })
+    }
+
+    /// The result of a frozen op of two values, as [`Self::apply`].
+    pub(crate) fn apply2(&self, other: &Self, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Self> {
+        let tensor = self.tensor.apply_op2_no_bwd(&other.tensor, &op)?;
+        let from = [self.index(), other.index()];
+        Ok(match self.place.as_ref().or(other.place.as_ref()) {
+            Some(Place { tape, .. }) => {
+                let inputs = [self.tensor.clone(), other.tensor.clone()];
+                tape.record(Step::Two { op: Box::new(op), inputs, from }, tensor)
+            }
+            None => Self { tensor, place: None },
+        })
+    }
+
+    fn index(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.index)
+    }
+}
+
+/// Runs a frozen network of one input on rayon's threads; see [`frozen2`].
+pub(crate) fn frozen(x: &Tensor, network: impl FnOnce(&Value) -> Result<Value> + Send) -> Result<Tensor> {
+    frozen2(x, &x.detach(), |x, _| network(x))
+}
+
+/// Runs a frozen network on rayon's threads. The result has a gradient with respect to those inputs that candle tracks;
+/// if it tracks neither, nothing is kept.
+pub(crate) fn frozen2(
+    a: &Tensor,
+    b: &Tensor,
+    network: impl FnOnce(&Value, &Value) -> Result<Value> + Send,
+) -> Result<Tensor> {
+    let tape = Tape::default();
+    let input = |number: usize, tensor: &Tensor| -> Result<Value> {
+        let value = Value::constant(tensor)?;
+        Ok(if tensor.track_op() { tape.record(Step::Input(number), value.tensor) } else { value })
+    };
+    let (x, y) = (input(0, a)?, input(1, b)?);
+    let result = rayon::scope(|_| network(&x, &y))?;
+    match result.place {
+        Some(Place { index, .. }) => {
+            a.contiguous()?.apply_op2(&b.contiguous()?, Network { result: result.tensor, tape, index })
+        }
+        None => Ok(result.tensor),
+    }
+}
+
+/// The whole network as one op of candle's graph, already computed.
+struct Network {
+    result: Tensor,
+    tape: Tape,
+    index: usize,
+}
+
+impl CustomOp2 for Network {
+    fn name(&self) -> &'static str {
+        "frozen-network"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(to_vec(&self.result)?), self.result.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradient = gradient.detach().contiguous()?;
+        let [a, b] = rayon::scope(|_| self.tape.backward(self.index, gradient))?;
+        Ok((a, b))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::glue::join;
+    use super::super::testing::{agree, noise};
+    use super::*;
+    use candle_core::Var;
+
+    fn run(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        frozen2(a, b, |a, b| {
+            let twice = a.apply2(a, Sum)?; // both arguments are the same value
+            let mixed = join(&twice, b)?.reshape((7, 3))?;
+            mixed.apply2(&mixed, Sum)
+        })
+    }
+
+    fn plain(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        Tensor::cat(&[(a * 2.0)?, b.clone()], 1)?.reshape((7, 3))? * 2.0
+    }
+
+    #[test]
+    fn gradients_of_values_used_more_than_once_are_summed() {
+        let (a, b) = (noise(1, &[3, 5]), noise(2, &[3, 2]));
+        agree(&[a, b], |args| run(&args[0], &args[1]), |args| plain(&args[0], &args[1]));
+    }
+
+    #[test]
+    fn a_constant_input_gets_no_gradient_and_constants_alone_leave_no_graph() {
+        let (a, b) = (noise(1, &[3, 5]), Var::from_tensor(&noise(2, &[3, 2])).unwrap());
+        let gradients = run(&a, &b).unwrap().sum_all().unwrap().backward().unwrap();
+        assert_eq!(to_vec(gradients.get(&b).unwrap()).unwrap(), [2.0; 6]);
+        assert!(!run(&a, &b.as_detached_tensor()).unwrap().track_op());
+    }
+
+    #[test]
+    fn a_graph_can_be_walked_back_twice() {
+        let (a, b) = (Var::from_tensor(&noise(1, &[3, 5])).unwrap(), noise(2, &[3, 2]));
+        let sum = run(&a, &b).unwrap().sum_all().unwrap();
+        let once = to_vec(sum.backward().unwrap().get(&a).unwrap()).unwrap();
+        assert_eq!(to_vec(sum.backward().unwrap().get(&a).unwrap()).unwrap(), once);
+    }
+}
