@@ -45,6 +45,8 @@ pub enum Exit {
     NotConfirmed,
     /// A token that cannot be read.
     Token,
+    /// Stopped by a signal before the end.
+    Interrupted,
     /// The server refused, or failed in this way.
     Refused(ErrorCode),
 }
@@ -56,7 +58,7 @@ const REFUSED_BASE: u8 = 40;
 const WIRE_CODES: i32 = 80;
 
 /// Local ends in the order of the table.
-const LOCAL: [Exit; 19] = [
+const LOCAL: [Exit; 20] = [
     Exit::Unexpected,
     Exit::Usage,
     Exit::Setting,
@@ -76,6 +78,7 @@ const LOCAL: [Exit; 19] = [
     Exit::Insecure,
     Exit::NotConfirmed,
     Exit::Token,
+    Exit::Interrupted,
 ];
 
 impl Exit {
@@ -102,6 +105,7 @@ impl Exit {
             Self::Insecure => 17,
             Self::NotConfirmed => 18,
             Self::Token => 19,
+            Self::Interrupted => 20,
             Self::Refused(code) => u8::try_from(code as i32).map_or(1, |number| REFUSED_BASE + number),
         }
     }
@@ -129,6 +133,7 @@ impl Exit {
             Self::Insecure => "an address off this machine, which needs TLS",
             Self::NotConfirmed => "a question that was not answered with yes",
             Self::Token => "a token that cannot be read",
+            Self::Interrupted => "stopped by a signal before the end",
             Self::Refused(code) => refusal_meaning(code),
         }
     }
@@ -183,7 +188,7 @@ pub fn table() -> String {
     for exit in Exit::all() {
         lines.push_str(&format!("{:>3}  {}\n", exit.code(), exit.meaning()));
     }
-    lines.push_str("130  interrupted twice (SIGINT)\n143  terminated twice (SIGTERM)");
+    lines.push_str("130  ended at once by SIGINT\n143  ended at once by SIGTERM");
     lines
 }
 

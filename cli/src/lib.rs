@@ -5,14 +5,66 @@ pub mod args;
 pub mod bucket;
 pub mod bundle;
 pub mod client;
+pub mod commands;
+pub mod demo;
 pub mod exit;
 pub mod files;
+pub mod models;
 pub mod output;
 pub mod photos;
 pub mod progress;
 pub mod prompts_file;
+pub mod roles;
 pub mod settings;
 pub mod signals;
 pub mod state_dir;
 pub mod telemetry;
+pub mod up;
 pub mod view;
+
+use args::Cli;
+use clap::Parser;
+use commands::Context;
+use exit::Failure;
+use output::Format;
+use settings::{Resolved, Settings, Sources};
+use std::process::ExitCode;
+use telemetry::Console;
+use tokio::runtime::{Builder, Runtime};
+
+/// The whole program: from the command line to the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let console = Console::stderr();
+    match start(cli, console.clone()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            console.say(format!("error: {failure}"));
+            ExitCode::from(&failure)
+        }
+    }
+}
+
+fn start(cli: Cli, console: Console) -> Result<(), Failure> {
+    let flags = cli.global.settings().into_iter().chain(cli.command.settings()).collect();
+    let Resolved { settings, rows } = Settings::resolve(&Sources::of_process(cli.global.config.clone(), flags))?;
+    telemetry::install(&settings, cli.command.serves(), &console)?;
+    compute_threads(settings.threads)?;
+    let context = Context { settings, rows, console, format: Format::of(cli.global.json) };
+
+    let runtime = runtime()?;
+    let ended = runtime.block_on(commands::run(&context, cli));
+    // Computations that nobody waits for any more must not keep the process.
+    runtime.shutdown_background();
+    ended
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    Builder::new_multi_thread().enable_all().thread_name("likeness-io").build().map_err(Failure::unexpected)
+}
+
+/// Sets how many threads compute; 0: all cores.
+fn compute_threads(threads: usize) -> Result<(), Failure> {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build_global().map_err(Failure::unexpected)
+}

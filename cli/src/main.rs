@@ -1,2 +1,7 @@
 //! The `likeness` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    likeness_cli::main()
+}

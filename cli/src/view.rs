@@ -4,7 +4,7 @@ mod job;
 mod subject;
 mod text;
 
-pub use job::{JobView, SubjectProgressView};
+pub use job::{AvatarView, JobView, OutcomeView, SubjectProgressView};
 pub use subject::{EmbeddingView, ReceiptView, SubjectView, WarningView};
 pub use text::{job_list, job_page, receipt, subject_list};
 

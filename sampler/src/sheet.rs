@@ -13,6 +13,9 @@ use canvas::{Canvas, Colour};
 use layout::{CAPTION_LINE, Layout, Plan, Rect};
 use text::Face;
 
+/// The bundled font: DejaVu Sans, Latin, Greek and Cyrillic letters.
+pub const FONT: &[u8] = text::REGULAR;
+
 const PAPER: Colour = Colour([250, 249, 246]);
 const INK: Colour = Colour([38, 38, 42]);
 const CAPTION: Colour = Colour([70, 70, 76]);

@@ -76,7 +76,11 @@ impl Target {
         }
     }
 
-    fn token(&self) -> Result<Secret, Failure> {
+    /// The access token.
+    ///
+    /// # Errors
+    /// As [`Target::uri`], and [`Exit::Token`] when there is none in the state folder.
+    pub fn token(&self) -> Result<Secret, Failure> {
         match &self.token {
             Some(token) => Ok(token.clone()),
             // The more telling failure, when there is no server either.

@@ -4,7 +4,7 @@ use ab_glyph::{Font, FontRef, InvalidFont, PxScale, ScaleFont, point};
 
 use super::canvas::{Canvas, Colour};
 
-const REGULAR: &[u8] = include_bytes!("../../assets/DejaVuSans-subset.ttf");
+pub(super) const REGULAR: &[u8] = include_bytes!("../../assets/DejaVuSans-subset.ttf");
 const BOLD: &[u8] = include_bytes!("../../assets/DejaVuSans-Bold-subset.ttf");
 const ELLIPSIS: char = '…';
 

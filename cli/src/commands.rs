@@ -1,0 +1,72 @@
+//! The commands, one file each, and what they share.
+
+mod embedding;
+mod fetch;
+mod jobs;
+mod meta;
+mod render;
+mod subjects;
+mod submit;
+
+pub use fetch::{Fetched, fetch_subject};
+
+use crate::args::{Cli, Command, EmbeddingCommand};
+use crate::client::Client;
+use crate::exit::Failure;
+use crate::output::Format;
+use crate::settings::{Row, Settings};
+use crate::telemetry::Console;
+use crate::{demo, roles, up};
+
+/// What a command works with.
+#[derive(Debug)]
+pub struct Context {
+    /// The settings in force.
+    pub settings: Settings,
+    /// Where each of them came from.
+    pub rows: Vec<Row>,
+    /// Standard error.
+    pub console: Console,
+    /// How data is printed.
+    pub format: Format,
+}
+
+impl Context {
+    /// A client of the server that the settings name.
+    ///
+    /// # Errors
+    /// As [`Client::from_settings`].
+    pub fn client(&self) -> Result<Client, Failure> {
+        Client::from_settings(&self.settings, &self.console)
+    }
+}
+
+/// Does what the command line asks for.
+///
+/// # Errors
+/// The failure that chooses the exit code.
+pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Demo(args) => demo::command(context, &args).await,
+        Command::Up(_) => up::command(context).await,
+        Command::Coordinator(_) => roles::coordinator(context).await,
+        Command::Trainer(_) => roles::trainer(context).await,
+        Command::Sampler(_) => roles::sampler(context).await,
+        Command::Submit(args) => submit::command(context, &args).await,
+        Command::Watch(job) => jobs::watch_job(context, &job.job).await,
+        Command::List { limit } => jobs::list(context, limit).await,
+        Command::Show(job) => jobs::show(context, &job.job).await,
+        Command::Fetch { job, out } => fetch::command(context, &job, &out).await,
+        Command::Cancel(job) => jobs::cancel(context, &job.job).await,
+        Command::Forget { subject, yes } => subjects::forget(context, &subject, yes).await,
+        Command::Subjects => subjects::list(context).await,
+        Command::Embedding { command: EmbeddingCommand::Export { subject, out } } => {
+            embedding::export(context, &subject, &out).await
+        }
+        Command::Embedding { command: EmbeddingCommand::Inspect { file } } => embedding::inspect(context, &file),
+        Command::Render(args) => render::command(context, &args),
+        Command::Config => meta::config(context),
+        Command::Version => meta::version(context),
+        Command::ExitCodes => meta::exit_codes(context),
+    }
+}

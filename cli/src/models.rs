@@ -1,0 +1,32 @@
+//! Loads base models.
+
+use crate::bundle;
+use crate::exit::{Exit, Failure};
+use likeness_diffusion::{BaseModel, Device};
+use std::path::Path;
+use std::sync::Arc;
+use tokio::task::spawn_blocking;
+use tracing::info;
+
+/// Loads the model that is set, else the bundled one.
+///
+/// # Errors
+/// [`Exit::Model`] with the file or tensor that is missing or corrupt.
+pub fn load(set: Option<&Path>) -> Result<BaseModel, Failure> {
+    let dir = bundle::model_dir(set)?;
+    let refuse = |error: &dyn std::fmt::Display| {
+        Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
+    };
+    let model = BaseModel::load(&dir, &Device::Cpu).map_err(|error| refuse(&error))?;
+    info!(model = %model.name, digest = %model.digest, "base model loaded");
+    Ok(model)
+}
+
+/// As [`load`], off the runtime's threads, to be shared.
+///
+/// # Errors
+/// As [`load`].
+pub async fn load_shared(set: Option<&Path>) -> Result<Arc<BaseModel>, Failure> {
+    let set = set.map(Path::to_owned);
+    spawn_blocking(move || load(set.as_deref()).map(Arc::new)).await.map_err(Failure::unexpected)?
+}

@@ -1,0 +1,180 @@
+//! The roles on their own: a coordinator, a trainer, a sampler.
+
+use crate::client::Target;
+use crate::commands::Context;
+use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
+use crate::state_dir::StateDir;
+use crate::up::Tuning;
+use crate::{bucket, models, signals};
+use likeness_coordinator::{CoordinatorError, Options, Tokens};
+use likeness_proto::{Secret, TenantId};
+use likeness_sampler::Sampler;
+use likeness_trainer::Trainer;
+use likeness_worker::{Backoff, NodeOptions, Work};
+use object_store::ObjectStore;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Endpoint, Uri};
+
+/// The one tenant of a service with one token.
+const TENANT: &str = "local";
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A worker node before it is known what it does.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Where the coordinator listens.
+    pub server: Uri,
+    /// The access token.
+    pub token: Secret,
+    /// Its name, stable over restarts.
+    pub name: String,
+    /// Tasks at once.
+    pub slots: usize,
+    /// The bucket.
+    pub bucket: Arc<dyn ObjectStore>,
+    /// How long it gets to hand back its tasks when it stops.
+    pub drain: Duration,
+}
+
+impl Worker {
+    /// Does `work` until `shutdown`.
+    ///
+    /// # Errors
+    /// When the coordinator refuses it.
+    pub async fn run<W: Work>(self, work: W, shutdown: CancellationToken) -> Result<(), Failure> {
+        let options = NodeOptions {
+            coordinator: Endpoint::from(self.server).tcp_nodelay(true),
+            token: self.token,
+            name: self.name,
+            slots: NonZeroUsize::new(self.slots).unwrap_or(NonZeroUsize::MIN),
+            bucket: self.bucket,
+            drain_grace: self.drain,
+            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT).map_err(Failure::unexpected)?,
+        };
+        let likeness_worker::NodeError::Refused(refusal) = match likeness_worker::run(options, work, shutdown).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        Err(refusal.into())
+    }
+}
+
+/// Runs a coordinator until a signal.
+pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
+    let settings = &context.settings;
+    let shutdown = signals::shutdown()?;
+    let state = StateDir::at(&settings.state).lock()?;
+    let listener = listen(settings.listen).await?;
+    let address = listener.local_addr().map_err(Failure::unexpected)?;
+    let bucket = bucket::open(&bucket::folder(settings.bucket.as_deref(), state.dir())?)?;
+    let options = coordinator_options(state.dir(), bucket, &state.token()?, &Tuning::from(settings))?;
+    state.announce(address)?;
+    context.format.print(&format!("http://{address}"), |url| format!("the coordinator is up at {url}"))?;
+    likeness_coordinator::run(listener, options, shutdown).await.map_err(Into::into)
+}
+
+/// Runs a trainer until a signal.
+pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
+    let shutdown = signals::shutdown()?;
+    let worker = worker(&context.settings, "trainer", context.settings.trainer_slots)?;
+    let model = models::load_shared(context.settings.model.as_deref()).await?;
+    worker.run(Trainer::new(model, likeness_trainer::Options::default()), shutdown).await
+}
+
+/// Runs a sampler until a signal.
+pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
+    let shutdown = signals::shutdown()?;
+    let worker = worker(&context.settings, "sampler", context.settings.sampler_slots)?;
+    let model = models::load_shared(context.settings.model.as_deref()).await?;
+    worker.run(Sampler::new(model, likeness_sampler::Options::default()), shutdown).await
+}
+
+fn worker(settings: &Settings, role: &str, slots: usize) -> Result<Worker, Failure> {
+    let target = Target::from_settings(settings)?;
+    let folder = bucket::folder(settings.bucket.as_deref(), &StateDir::at(&settings.state))?;
+    Ok(Worker {
+        server: target.uri()?,
+        token: target.token()?,
+        name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
+        slots,
+        bucket: bucket::open(&folder)?,
+        drain: settings.drain(),
+    })
+}
+
+/// What a coordinator over this state needs to know.
+pub(crate) fn coordinator_options(
+    state: &StateDir,
+    bucket: Arc<dyn ObjectStore>,
+    token: &Secret,
+    tuning: &Tuning,
+) -> Result<Options, Failure> {
+    let tenant: TenantId = TENANT.parse().map_err(Failure::unexpected)?;
+    let tokens = Tokens::embedded(tenant, token);
+    Ok(Options { lease: tuning.lease, attempts: tuning.attempts, ..Options::new(state.store(), bucket, tokens) })
+}
+
+/// How a coordinator that was spawned ended.
+pub(crate) fn coordinator_end(ended: Result<Result<(), CoordinatorError>, JoinError>) -> Result<(), Failure> {
+    ended.map_err(Failure::unexpected)?.map_err(Into::into)
+}
+
+impl From<CoordinatorError> for Failure {
+    fn from(error: CoordinatorError) -> Self {
+        match error {
+            CoordinatorError::Store(error) => Self::new(Exit::State, error.to_string()),
+            CoordinatorError::Refused(refusal) => refusal.into(),
+            CoordinatorError::Serve(error) => Self::unexpected(error),
+        }
+    }
+}
+
+/// Binds the address to serve on.
+///
+/// # Errors
+/// [`Exit::Insecure`] off this machine, [`Exit::PortInUse`] when it is taken, [`Exit::Setting`] when it cannot be had otherwise.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    if !address.ip().is_loopback() {
+        return Err(Failure::new(
+            Exit::Insecure,
+            format!("cannot listen on {address}: without TLS only this machine may call; listen on 127.0.0.1 or ::1"),
+        ));
+    }
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => Failure::new(
+            Exit::PortInUse,
+            format!("cannot listen on {address}: the port is in use; stop what uses it, or choose another with --port"),
+        ),
+        _ => Failure::new(Exit::Setting, format!("cannot listen on {address}: {error}")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let first = listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = first.local_addr().unwrap();
+        let failure = listen(address).await.unwrap_err();
+        assert_eq!(failure.exit, Exit::PortInUse);
+        assert!(failure.message.contains(&address.to_string()), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn nobody_off_this_machine_is_served_without_tls() {
+        for address in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+            assert_eq!(listen(address.parse().unwrap()).await.unwrap_err().exit, Exit::Insecure);
+        }
+    }
+}

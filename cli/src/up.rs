@@ -1,0 +1,125 @@
+//! `up`: coordinator, trainer and sampler in one process, speaking gRPC over loopback.
+
+use crate::commands::Context;
+use crate::exit::Failure;
+use crate::roles::{self, Worker};
+use crate::state_dir::{LockedState, StateDir};
+use crate::{bucket, models, signals};
+use likeness_diffusion::BaseModel;
+use likeness_sampler::Sampler;
+use likeness_trainer::Trainer;
+use serde::Serialize;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Uri;
+use tracing::info;
+
+/// What a whole service is made of.
+#[derive(Debug)]
+pub struct Up {
+    /// Its state folder.
+    pub state: LockedState,
+    /// The folder that is its bucket.
+    pub bucket: PathBuf,
+    /// The base model that trainer and sampler share.
+    pub model: Arc<BaseModel>,
+    /// How it works.
+    pub tuning: Tuning,
+}
+
+/// How a service works.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// A lease lives this long after each renewal.
+    pub lease: Duration,
+    /// Times that a task is tried.
+    pub attempts: u32,
+    /// How long workers get to hand back their tasks when it stops.
+    pub drain: Duration,
+    /// Subjects that are trained at the same time.
+    pub trainer_slots: usize,
+    /// Render tasks that are drawn at the same time.
+    pub sampler_slots: usize,
+}
+
+#[derive(Serialize)]
+struct UpView {
+    server: String,
+    state: String,
+    base_model: String,
+    pid: u32,
+}
+
+/// Serves on `listener` until `shutdown`; then the workers hand back their tasks, and the coordinator ends last.
+///
+/// # Errors
+/// What keeps a role from starting or ends it early.
+pub async fn serve(up: Up, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Failure> {
+    let address = listener.local_addr().map_err(Failure::unexpected)?;
+    let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
+    let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
+    let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
+    let worker = |name: &str, slots| Worker {
+        server: server.clone(),
+        token: token.clone(),
+        name: name.to_owned(),
+        slots,
+        bucket: bucket.clone(),
+        drain: up.tuning.drain,
+    };
+    let trainer = Trainer::new(up.model.clone(), likeness_trainer::Options::default());
+    let sampler = Sampler::new(up.model.clone(), likeness_sampler::Options::default());
+
+    let desk_stop = CancellationToken::new();
+    let mut desk = tokio::spawn(likeness_coordinator::run(listener, options, desk_stop.clone()));
+    let crew = async {
+        tokio::try_join!(
+            worker("trainer", up.tuning.trainer_slots).run(trainer, shutdown.clone()),
+            worker("sampler", up.tuning.sampler_slots).run(sampler, shutdown.clone()),
+        )
+    };
+    up.state.announce(address)?;
+    tokio::select! {
+        ended = &mut desk => return roles::coordinator_end(ended),
+        ended = crew => ended?,
+    };
+    desk_stop.cancel();
+    let ended = roles::coordinator_end(desk.await);
+    info!("stopped");
+    ended
+}
+
+/// Serves what the settings say, until a signal.
+pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
+    let settings = &context.settings;
+    let shutdown = signals::shutdown()?;
+    let state = StateDir::at(&settings.state).lock()?;
+    let listener = roles::listen(settings.listen).await?;
+    let model = models::load_shared(settings.model.as_deref()).await?;
+    let address = listener.local_addr().map_err(Failure::unexpected)?;
+    let view = UpView {
+        server: format!("http://{address}"),
+        state: settings.state.display().to_string(),
+        base_model: model.digest.to_string(),
+        pid: std::process::id(),
+    };
+    let bucket = bucket::folder(settings.bucket.as_deref(), state.dir())?;
+    let up = Up { state, bucket, model, tuning: Tuning::from(settings) };
+    context.format.print(&view, |view| format!("likeness is up at {}, state in {}", view.server, view.state))?;
+    serve(up, listener, shutdown).await
+}
+
+impl From<&crate::settings::Settings> for Tuning {
+    fn from(settings: &crate::settings::Settings) -> Self {
+        Self {
+            lease: settings.lease(),
+            attempts: settings.attempts,
+            drain: settings.drain(),
+            trainer_slots: settings.trainer_slots,
+            sampler_slots: settings.sampler_slots,
+        }
+    }
+}
