@@ -50,7 +50,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the coordinator refuses it.
-    pub async fn run<W: Work>(self, work: W, shutdown: CancellationToken) -> Result<(), Failure> {
+    pub async fn run(self, work: Arc<dyn Work>, shutdown: CancellationToken) -> Result<(), Failure> {
         let options = NodeOptions {
             coordinator: Endpoint::from(self.server).tcp_nodelay(true),
             token: self.token,
@@ -87,7 +87,7 @@ pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let worker = worker(&context.settings, "trainer", context.settings.trainer_slots)?;
     let model = models::load_shared(context.settings.model.as_deref()).await?;
-    worker.run(Trainer::new(model, likeness_trainer::Options::default()), shutdown).await
+    worker.run(Arc::new(Trainer::new(model, likeness_trainer::Options::default())), shutdown).await
 }
 
 /// Runs a sampler until a signal.
@@ -95,7 +95,7 @@ pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let worker = worker(&context.settings, "sampler", context.settings.sampler_slots)?;
     let model = models::load_shared(context.settings.model.as_deref()).await?;
-    worker.run(Sampler::new(model, likeness_sampler::Options::default()), shutdown).await
+    worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
 }
 
 fn worker(settings: &Settings, role: &str, slots: usize) -> Result<Worker, Failure> {

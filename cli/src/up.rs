@@ -70,8 +70,8 @@ pub async fn serve(up: Up, listener: TcpListener, shutdown: CancellationToken) -
         bucket: bucket.clone(),
         drain: up.tuning.drain,
     };
-    let trainer = Trainer::new(up.model.clone(), likeness_trainer::Options::default());
-    let sampler = Sampler::new(up.model.clone(), likeness_sampler::Options::default());
+    let trainer = Arc::new(Trainer::new(up.model.clone(), likeness_trainer::Options::default()));
+    let sampler = Arc::new(Sampler::new(up.model.clone(), likeness_sampler::Options::default()));
 
     let desk_stop = CancellationToken::new();
     let mut desk = tokio::spawn(likeness_coordinator::run(listener, options, desk_stop.clone()));

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
 use likeness_proto::{ModelDigest, Refusal};
@@ -69,7 +70,17 @@ pub enum CoordinatorError {
 ///
 /// # Errors
 /// At once when the store or the bucket is out of order; later only when the server itself fails.
-pub async fn run(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
+///
+/// Boxed, so that this crate compiles the server, once, and not every crate that starts one.
+pub fn run(
+    listener: TcpListener,
+    options: Options,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), CoordinatorError>> {
+    Box::pin(live(listener, options, shutdown))
+}
+
+async fn live(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
     let policy = Policy { lease: options.lease, attempts: options.attempts, base_model: options.base_model.clone() };
     let store = SqliteStore::open(&options.store, Arc::new(SystemClock), policy).await?;
     let bucket = Bucket::new(Arc::clone(&options.bucket));

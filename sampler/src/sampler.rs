@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Embedding};
 use likeness_proto::{Assignment, ErrorCode, Grant, TaskKind, v1};
-use likeness_worker::{Done, Task, Work, WorkError};
+use likeness_worker::{BoxFuture, Done, Task, Work, WorkError};
 
 use crate::{
     cache::Cache,
@@ -71,7 +71,13 @@ impl Work for Sampler {
         }]
     }
 
-    async fn run(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
+    fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
+        Box::pin(self.attempt(grant, task))
+    }
+}
+
+impl Sampler {
+    async fn attempt(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
         self.check_model(&grant)?;
         match grant.work.clone() {
             Assignment::Render(work) => self.render(&grant, work, &task).await,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Device, Embedding, Facts};
 use likeness_proto::{Assignment, EMBEDDING_NAME, ErrorCode, Grant, TaskKind, TrainWork, v1};
-use likeness_worker::{Done, Stop, Task, Work, WorkError};
+use likeness_worker::{BoxFuture, Done, Stop, Task, Work, WorkError};
 use tracing::{info, warn};
 
 use crate::{Checkpoint, Latents, Learned, Lesson, Photo, Subject, TrainError, Verdict, train};
@@ -56,7 +56,13 @@ impl Work for Trainer {
         }]
     }
 
-    async fn run(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
+    fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
+        Box::pin(self.attempt(grant, task))
+    }
+}
+
+impl Trainer {
+    async fn attempt(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
         let order = Order::fetch(&self.model, grant, &task).await?;
         let saver = Saver::start(&task);
         let watcher = Watcher::new(task.clone(), saver.inbox());

@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use likeness_proto::{Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1};
 use object_store::ObjectStore;
 use tokio::{task::JoinSet, time::Instant};
@@ -61,7 +62,15 @@ pub enum NodeError {
 ///
 /// # Errors
 /// When the coordinator refuses the registration.
-pub async fn run<W: Work>(options: NodeOptions, work: W, shutdown: CancellationToken) -> Result<(), NodeError> {
+pub fn run(
+    options: NodeOptions,
+    work: Arc<dyn Work>,
+    shutdown: CancellationToken,
+) -> BoxFuture<'static, Result<(), NodeError>> {
+    Box::pin(live(options, work, shutdown))
+}
+
+async fn live(options: NodeOptions, work: Arc<dyn Work>, shutdown: CancellationToken) -> Result<(), NodeError> {
     let mut node = Node::new(options, work);
     let Some(registered) = shutdown.run_until_cancelled(node.link.register_patiently()).await else { return Ok(()) };
     registered?;
@@ -77,9 +86,9 @@ pub async fn run<W: Work>(options: NodeOptions, work: W, shutdown: CancellationT
     }
 }
 
-struct Node<W> {
+struct Node {
     options: NodeOptions,
-    work: Arc<W>,
+    work: Arc<dyn Work>,
     link: Arc<Link>,
     renewals: Arc<Renewals>,
     running: JoinSet<()>,
@@ -88,21 +97,21 @@ struct Node<W> {
 /// `lease_forever` has no other end than a refusal.
 type Never = std::convert::Infallible;
 
-impl<W: Work> Node<W> {
-    fn new(options: NodeOptions, work: W) -> Self {
+impl Node {
+    fn new(options: NodeOptions, work: Arc<dyn Work>) -> Self {
         let incarnation = Incarnation::new();
         let client = connect(options.coordinator.clone(), &options.token);
         let request = v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: options.name.clone(),
             incarnation: incarnation.to_string(),
-            kinds: wire_kinds(&work),
+            kinds: wire_kinds(&*work),
             models: work.models(),
             software: concat!("likeness ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let link = Arc::new(Link::new(client, incarnation, request, options.backoff));
         let renewals = Arc::new(Renewals::new(Arc::clone(&link)));
-        Self { options, work: Arc::new(work), link, renewals, running: JoinSet::new() }
+        Self { options, work, link, renewals, running: JoinSet::new() }
     }
 
     /// Keeps the slots filled. Cancelled between two grants, or in a call whose grants then lapse.
@@ -228,7 +237,7 @@ impl<W: Work> Node<W> {
     }
 }
 
-fn wire_kinds(work: &impl Work) -> Vec<i32> {
+fn wire_kinds(work: &dyn Work) -> Vec<i32> {
     work.kinds().iter().map(|kind| kind.encode()).collect()
 }
 

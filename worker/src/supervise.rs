@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// Does what was granted and reports how it ended.
-pub(crate) async fn attend<W: Work>(
-    work: Arc<W>,
+pub(crate) async fn attend(
+    work: Arc<dyn Work>,
     grant: Grant,
     task: Task,
     held: Arc<Held>,
@@ -35,8 +35,8 @@ pub(crate) async fn attend<W: Work>(
 }
 
 /// Runs the work until it returns. A lease that lapses meanwhile is lost, whatever the coordinator thinks.
-async fn work_to_end<W: Work>(
-    work: Arc<W>,
+async fn work_to_end(
+    work: Arc<dyn Work>,
     grant: Grant,
     task: Task,
     held: &Held,

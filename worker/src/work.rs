@@ -1,7 +1,6 @@
 //! What a node can do, and how an attempt ends.
 
-use std::future::Future;
-
+use futures::future::BoxFuture;
 use likeness_proto::{ErrorCode, Grant, Refusal, TaskKind, v1};
 
 use crate::Task;
@@ -17,7 +16,9 @@ pub trait Work: Send + Sync + 'static {
     /// Does what was granted. Called for as many grants at once as the node has slots; a slot is free again only when
     /// this has returned. Looks at `task.stop()` often: after it has fired, an attempt ends with
     /// [`WorkError::Stopped`], and for [`Stop::Draining`](crate::Stop::Draining) commits a checkpoint first.
-    fn run(&self, grant: Grant, task: Task) -> impl Future<Output = Result<Done, WorkError>> + Send;
+    ///
+    /// Boxed, so that the crate that does the work compiles it, once, and not every crate that starts a node.
+    fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>>;
 }
 
 /// A finished attempt: what to commit.

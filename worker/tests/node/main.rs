@@ -12,7 +12,7 @@ use std::{future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use coordinator::{Coordinator, TOKEN};
 use likeness_proto::{Grant, Scheduler, Secret, TaskId, TaskKind, v1};
-use likeness_worker::{Backoff, Done, NodeError, NodeOptions, Task, Work, WorkError};
+use likeness_worker::{Backoff, BoxFuture, Done, NodeError, NodeOptions, Task, Work, WorkError};
 use object_store::memory::InMemory;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -24,7 +24,7 @@ struct Doing<F>(F);
 impl<F, Fut> Work for Doing<F>
 where
     F: Fn(Grant, Task) -> Fut + Send + Sync + 'static,
-    Fut: Future<Output = Result<Done, WorkError>> + Send,
+    Fut: Future<Output = Result<Done, WorkError>> + Send + 'static,
 {
     fn kinds(&self) -> &[TaskKind] {
         &[TaskKind::Train, TaskKind::Render]
@@ -34,8 +34,8 @@ where
         vec![v1::BaseModel { digest: digest(), name: "tiny".into(), native_size: 64, factor: 8 }]
     }
 
-    fn run(&self, grant: Grant, task: Task) -> impl Future<Output = Result<Done, WorkError>> + Send {
-        self.0(grant, task)
+    fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
+        Box::pin(self.0(grant, task))
     }
 }
 
@@ -50,7 +50,7 @@ impl Node {
     fn start<F, Fut>(coordinator: &Coordinator, work: F) -> Self
     where
         F: Fn(Grant, Task) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Done, WorkError>> + Send,
+        Fut: Future<Output = Result<Done, WorkError>> + Send + 'static,
     {
         Self::with(options(coordinator), work)
     }
@@ -58,10 +58,10 @@ impl Node {
     fn with<F, Fut>(options: NodeOptions, work: F) -> Self
     where
         F: Fn(Grant, Task) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Done, WorkError>> + Send,
+        Fut: Future<Output = Result<Done, WorkError>> + Send + 'static,
     {
         let shutdown = CancellationToken::new();
-        let ended = tokio::spawn(likeness_worker::run(options, Doing(work), shutdown.clone()));
+        let ended = tokio::spawn(likeness_worker::run(options, Arc::new(Doing(work)), shutdown.clone()));
         Self { ended, shutdown }
     }
 
