@@ -35,6 +35,7 @@ use tokio::runtime::{Builder, Runtime};
 /// The whole program: from the command line to the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
+    likeness_diffusion::memory::keep_freed_memory();
     let cli = Cli::parse();
     let console = Console::stderr();
     match start(cli, console.clone()) {

@@ -16,6 +16,7 @@ use likeness_diffusion::{
 const BATCH: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
+    likeness_diffusion::memory::keep_freed_memory();
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().ok_or("a model directory is wanted")?;
     let mut works: Vec<String> = arguments.collect();

@@ -5,6 +5,7 @@ pub mod config;
 pub mod digest;
 pub mod embedding;
 pub mod error;
+pub mod memory;
 pub mod model;
 pub mod noise;
 pub mod render;
