@@ -83,7 +83,7 @@ async fn make(context: &Context, plan: &Plan, model: &Arc<BaseModel>, output: &O
     let up = Up { state, bucket, model: model.clone(), tuning: Tuning::from(&context.settings) };
     let stop = CancellationToken::new();
     let _stopped_with_us = stop.clone().drop_guard();
-    let mut service = tokio::spawn(up::serve(up, listener, stop.clone()));
+    let mut service = tokio::spawn(up::serve(up, listener, stop.clone(), || Ok(())));
 
     let client = Client::new(Target::at(address, token)?, context.settings.retry(), context.console.clone());
     let (job, fetched) = tokio::select! {

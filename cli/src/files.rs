@@ -35,7 +35,7 @@ pub fn create_dir(dir: &Path) -> Result<(), Failure> {
 #[must_use]
 pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Failure::new(
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Failure::new(
             Exit::DiskFull,
             format!("cannot write {}: the disk is full; free some space and run this again", path.display()),
         ),

@@ -54,10 +54,16 @@ struct UpView {
 }
 
 /// Serves on `listener` until `shutdown`; then the workers hand back their tasks, and the coordinator ends last.
+/// `ready` is called when clients find the server.
 ///
 /// # Errors
 /// What keeps a role from starting or ends it early.
-pub async fn serve(up: Up, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Failure> {
+pub async fn serve(
+    up: Up,
+    listener: TcpListener,
+    shutdown: CancellationToken,
+    ready: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
     let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
@@ -82,6 +88,7 @@ pub async fn serve(up: Up, listener: TcpListener, shutdown: CancellationToken) -
         )
     };
     up.state.announce(address)?;
+    ready()?;
     tokio::select! {
         ended = &mut desk => return roles::coordinator_end(ended),
         ended = crew => ended?,
@@ -108,8 +115,8 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     };
     let bucket = bucket::folder(settings.bucket.as_deref(), state.dir())?;
     let up = Up { state, bucket, model, tuning: Tuning::from(settings) };
-    context.format.print(&view, |view| format!("likeness is up at {}, state in {}", view.server, view.state))?;
-    serve(up, listener, shutdown).await
+    let text = |view: &UpView| format!("likeness is up at {}, state in {}", view.server, view.state);
+    serve(up, listener, shutdown, || context.format.print(&view, text)).await
 }
 
 impl From<&crate::settings::Settings> for Tuning {

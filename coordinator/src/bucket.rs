@@ -106,9 +106,10 @@ fn failed(action: &str, what: &str, error: &object_store::Error) -> Refusal {
     Refusal::new(ErrorCode::StorageUnavailable, message)
 }
 
-/// Whether somewhere below the error a disk or a quota is full.
+/// Whether somewhere below the error a disk, a quota or the room for one file is full.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
-    let full = |error: &std::io::Error| matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
+    use ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    let full = |error: &std::io::Error| matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge);
     error.downcast_ref().is_some_and(full) || error.source().is_some_and(is_full)
 }
 

@@ -128,8 +128,9 @@ fn check<T: PartialEq + std::fmt::Display>(key: &ObjectKey, what: &str, want: T,
 
 /// Whether a full disk (or a quota) is at the root of the error.
 fn is_full(error: &(dyn Error + 'static)) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     let io = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    matches!(io, Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)) || error.source().is_some_and(is_full)
+    matches!(io, Some(StorageFull | QuotaExceeded | FileTooLarge)) || error.source().is_some_and(is_full)
 }
 
 #[cfg(test)]

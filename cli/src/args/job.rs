@@ -87,6 +87,12 @@ pub struct TrainArgs {
     /// Learning rate per step of the effective batch
     #[arg(long, value_name = "RATE")]
     pub learning_rate: Option<f64>,
+    /// Steps between two measurements of the evaluation set
+    #[arg(long, value_name = "N")]
+    pub evaluate_every: Option<u32>,
+    /// Steps between two checkpoints
+    #[arg(long, value_name = "N")]
+    pub checkpoint_every: Option<u32>,
 }
 
 impl TrainArgs {
@@ -105,20 +111,22 @@ impl TrainArgs {
                 parameterization: self.parameterization.map(Parameterization::encode),
                 learning_rate: self.learning_rate,
             })),
-            ..v1::TrainSpec::default()
+            evaluate_every: self.evaluate_every,
+            checkpoint_every: self.checkpoint_every,
         }
     }
 
     /// Whether any was given.
     #[must_use]
     pub fn any(&self) -> bool {
-        let Self { vectors, steps, batch, seed, resolution, flip, templates, parameterization, learning_rate } = self;
-        vectors.or(*steps).or(*batch).or(*resolution).is_some()
-            || seed.is_some()
-            || flip.is_some()
-            || templates.is_some()
-            || parameterization.is_some()
-            || learning_rate.is_some()
+        let Self { vectors, steps, batch, resolution, evaluate_every, checkpoint_every, .. } = self;
+        let counts = [vectors, steps, batch, resolution, evaluate_every, checkpoint_every];
+        counts.iter().any(|count| count.is_some())
+            || self.seed.is_some()
+            || self.flip.is_some()
+            || self.templates.is_some()
+            || self.parameterization.is_some()
+            || self.learning_rate.is_some()
     }
 }
 

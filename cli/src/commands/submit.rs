@@ -49,6 +49,9 @@ pub(super) async fn command(context: &Context, args: &SubmitArgs) -> Result<(), 
     };
     request.subjects = job_subjects(&uploaded.subjects, &args.photos);
     let job = client.submit(&request).await?;
+    for warning in job.subjects.iter().flat_map(|subject| &subject.warnings) {
+        context.console.say(format!("{}: warning: {}", warning.subject, warning.message));
+    }
     announce(context, args, &job, uploaded).await
 }
 
@@ -182,7 +185,7 @@ async fn upload(
 impl Uploaded {
     fn accept(&mut self, context: &Context, subject: &str, answer: &v1::PutSubjectResponse) {
         let photos = answer.subject.as_ref().map_or(0, |stored| stored.photos.len());
-        context.console.say(format!("{subject}: {photos} photos stored"));
+        context.console.say(format!("{subject}: {photos} {} stored", if photos == 1 { "photo" } else { "photos" }));
         for warning in &answer.warnings {
             context.console.say(format!("{subject}: warning: {}", warning.message));
         }
