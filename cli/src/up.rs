@@ -65,6 +65,7 @@ pub async fn serve(
     ready: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::unexpected)?;
+    bucket::remove_unfinished(&up.bucket)?; // the locked state says that nobody else writes
     let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
     let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
