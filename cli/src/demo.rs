@@ -23,6 +23,7 @@ use likeness_proto::{Capacity, ErrorCode, v1};
 use output::Output;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -41,6 +42,13 @@ struct Plan {
     render: v1::RenderSpec,
 }
 
+/// What came of the job.
+struct Made {
+    job: v1::Job,
+    fetched: Fetched,
+    curve: v1::LossCurve,
+}
+
 /// Runs the demo and prints where its results are.
 pub(crate) async fn command(context: &Context, args: &DemoArgs) -> Result<(), Failure> {
     let bundle = Bundle::find()?;
@@ -48,10 +56,7 @@ pub(crate) async fn command(context: &Context, args: &DemoArgs) -> Result<(), Fa
     let output = Output::claim(&args.out)?;
     let shutdown = signals::shutdown()?;
     let model = models::load_shared(context.settings.model.as_deref()).await?;
-    let report = tokio::select! {
-        made = make(context, &plan, &model, &output) => made?,
-        () = shutdown.cancelled() => return Err(Failure::new(Exit::Interrupted, "the demo was stopped before its end")),
-    };
+    let report = make(context, &plan, &model, &output, &shutdown).await?;
     context.format.print(&report, |report| report.page(&args.out))
 }
 
@@ -73,7 +78,13 @@ fn plan(bundle: &Bundle, args: &DemoArgs) -> Result<Plan, Failure> {
 }
 
 /// Serves, submits, waits, fetches, measures.
-async fn make(context: &Context, plan: &Plan, model: &Arc<BaseModel>, output: &Output) -> Result<Report, Failure> {
+async fn make(
+    context: &Context,
+    plan: &Plan,
+    model: &Arc<BaseModel>,
+    output: &Output,
+    shutdown: &CancellationToken,
+) -> Result<Report, Failure> {
     let home = tempfile::tempdir().map_err(Failure::unexpected)?;
     let state = StateDir::at(home.path()).lock()?;
     let token = state.token()?;
@@ -82,30 +93,21 @@ async fn make(context: &Context, plan: &Plan, model: &Arc<BaseModel>, output: &O
     let bucket = state.dir().bucket();
     let up = Up { state, bucket, model: model.clone(), tuning: Tuning::from(&context.settings) };
     let stop = CancellationToken::new();
-    let _stopped_with_us = stop.clone().drop_guard();
-    let mut service = tokio::spawn(up::serve(up, listener, stop.clone(), || Ok(())));
+    let mut service = pin!(up::serve(up, listener, stop.clone(), || Ok(())));
 
     let client = Client::new(Target::at(address, token)?, context.settings.retry(), context.console.clone());
-    let (job, fetched) = tokio::select! {
-        done = run_job(context, &client, plan, output) => done?,
-        ended = &mut service => {
-            ended.map_err(Failure::unexpected)??;
-            return Err(Failure::unexpected("the service ended before the job"));
-        }
+    let made = tokio::select! {
+        made = run_job(context, &client, plan, output) => made,
+        ended = &mut service => return Err(ended.err().unwrap_or_else(|| Failure::unexpected("the service ended early"))),
+        () = shutdown.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was stopped before its end")),
     };
-    let curve = client.losses(&job.id, &plan.subject).await?;
     stop.cancel();
-    service.await.map_err(Failure::unexpected)??;
-    finish(plan, model, output, job, fetched, curve).await
+    service.await?;
+    finish(plan, model, output, made?).await
 }
 
 /// From the photos to the files.
-async fn run_job(
-    context: &Context,
-    client: &Client,
-    plan: &Plan,
-    output: &Output,
-) -> Result<(v1::Job, Fetched), Failure> {
+async fn run_job(context: &Context, client: &Client, plan: &Plan, output: &Output) -> Result<Made, Failure> {
     let consent = v1::Consent {
         attested_by: "likeness demo".to_owned(),
         capacity: Capacity::Licensee.encode(),
@@ -123,7 +125,8 @@ async fn run_job(
     verdict(&job)?;
     let subject = job.subjects.first().ok_or_else(|| Failure::unexpected("the job has no subjects"))?;
     let fetched = fetch_subject(client, subject, output.dir()).await?;
-    Ok((job, fetched))
+    let curve = client.losses(&job.id, &plan.subject).await?;
+    Ok(Made { job, fetched, curve })
 }
 
 fn request(plan: &Plan) -> v1::SubmitJobRequest {
@@ -137,19 +140,12 @@ fn request(plan: &Plan) -> v1::SubmitJobRequest {
 }
 
 /// Draws the loss curve, measures, and writes the report.
-async fn finish(
-    plan: &Plan,
-    model: &Arc<BaseModel>,
-    output: &Output,
-    job: v1::Job,
-    fetched: Fetched,
-    curve: v1::LossCurve,
-) -> Result<Report, Failure> {
-    output.write_plot(&curve)?;
+async fn finish(plan: &Plan, model: &Arc<BaseModel>, output: &Output, made: Made) -> Result<Report, Failure> {
+    output.write_plot(&made.curve)?;
     let (model, own, others) = (model.clone(), plan.photos.clone(), plan.others.clone());
-    let measured = spawn_blocking(move || similarity(&model, &fetched.avatars, &own, &others));
+    let measured = spawn_blocking(move || similarity(&model, &made.fetched.avatars, &own, &others));
     let measured = measured.await.map_err(Failure::unexpected)??;
-    let report = Report::of(&job, &measured)?;
+    let report = Report::of(&made.job, &measured)?;
     output.write_report(&report)?;
     Ok(report)
 }

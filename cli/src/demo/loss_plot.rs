@@ -1,11 +1,9 @@
 //! The loss curve as a picture: each step's loss, and the evaluation set's.
 
 use crate::exit::Failure;
-use image::{ImageFormat, RgbImage};
 use likeness_proto::v1;
 use plotters::prelude::*;
 use plotters::style::{FontStyle, register_font};
-use std::io::Cursor;
 
 const SIZE: (u32, u32) = (960, 540);
 const FONT: &str = "sans-serif";
@@ -21,11 +19,18 @@ pub fn plot(curve: &v1::LossCurve) -> Result<Vec<u8>, Failure> {
         .map_err(|_| Failure::unexpected("the bundled font cannot be read"))?;
     let mut pixels = vec![255; (SIZE.0 * SIZE.1 * 3) as usize];
     draw(curve, &mut pixels)?;
-    let picture =
-        RgbImage::from_raw(SIZE.0, SIZE.1, pixels).ok_or_else(|| Failure::unexpected("pixels are missing"))?;
-    let mut png = Cursor::new(Vec::new());
-    picture.write_to(&mut png, ImageFormat::Png).map_err(Failure::unexpected)?;
-    Ok(png.into_inner())
+    encode(&pixels).map_err(Failure::unexpected)
+}
+
+/// RGB pixels as a PNG.
+fn encode(pixels: &[u8]) -> Result<Vec<u8>, png::EncodingError> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, SIZE.0, SIZE.1);
+    encoder.set_color(png::ColorType::Rgb);
+    let mut writer = encoder.write_header()?;
+    writer.write_image_data(pixels)?;
+    writer.finish()?;
+    Ok(bytes)
 }
 
 fn draw(curve: &v1::LossCurve, pixels: &mut [u8]) -> Result<(), Failure> {
@@ -68,7 +73,13 @@ fn draw_series(
         .draw_series(LineSeries::new(evaluations.iter().copied(), line).point_size(3))?
         .label("evaluation set")
         .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], line));
-    chart.configure_series_labels().background_style(WHITE).border_style(BLACK).label_font((FONT, 16)).draw()?;
+    chart
+        .configure_series_labels()
+        .position(SeriesLabelPosition::UpperRight)
+        .background_style(WHITE)
+        .border_style(BLACK)
+        .label_font((FONT, 16))
+        .draw()?;
     area.present()?;
     Ok(())
 }
@@ -77,8 +88,13 @@ fn draw_series(
 mod tests {
     use super::*;
 
-    fn decoded(curve: &v1::LossCurve) -> RgbImage {
-        image::load_from_memory(&plot(curve).unwrap()).unwrap().to_rgb8()
+    /// The colours of the picture's pixels.
+    fn colours(curve: &v1::LossCurve) -> Vec<[u8; 3]> {
+        let png = plot(curve).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        pixels.chunks_exact(3).map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect()
     }
 
     #[test]
@@ -88,16 +104,17 @@ mod tests {
             losses: vec![0.3, 0.2, 0.25, 0.1],
             evaluations: vec![v1::Evaluation { step: 0, loss: 0.3 }, v1::Evaluation { step: 4, loss: 0.1 }],
         };
-        let picture = decoded(&curve);
+        let colours = colours(&curve);
         for colour in [STEP_COLOUR, EVALUATION_COLOUR] {
-            assert!(picture.pixels().any(|pixel| pixel.0 == [colour.0, colour.1, colour.2]), "{colour:?}");
+            assert!(colours.contains(&[colour.0, colour.1, colour.2]), "{colour:?}");
         }
     }
 
     #[test]
     fn an_empty_or_broken_curve_is_still_a_picture() {
-        assert_eq!(decoded(&v1::LossCurve::default()).dimensions(), SIZE);
+        let size = (SIZE.0 * SIZE.1) as usize;
+        assert_eq!(colours(&v1::LossCurve::default()).len(), size);
         let curve = v1::LossCurve { losses: vec![f32::NAN, f32::INFINITY], ..Default::default() };
-        assert_eq!(decoded(&curve).dimensions(), SIZE);
+        assert_eq!(colours(&curve).len(), size);
     }
 }

@@ -2,8 +2,9 @@
 
 use crate::exit::{Exit, Failure};
 use crate::photos;
-use image::imageops::FilterType;
-use likeness_diffusion::{BaseModel, Device, Tensor};
+use likeness_diffusion::{BaseModel, Device};
+use likeness_trainer::{Latents, Photo};
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Mean cosines of VAE latents over all pairs of an avatar and a photo.
@@ -37,27 +38,19 @@ fn paths(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
     Ok(photos::in_folder(folder)?.into_iter().map(|photo| photo.path).collect())
 }
 
-/// Each picture's latents, flattened.
+/// Each picture's latents, flattened; read and cut as photos are for learning.
 fn latents(model: &BaseModel, pictures: &[PathBuf]) -> Result<Vec<Vec<f32>>, Failure> {
-    pictures
-        .iter()
-        .map(|path| encode(model, &pixels(path, model.native_size())?).map_err(Failure::unexpected))
-        .collect()
+    let photos: Vec<_> = pictures.iter().map(|path| read(path, model.native_size())).collect::<Result<_, _>>()?;
+    let latents = Latents::encode(model, &photos, false, &Device::Cpu).map_err(Failure::unexpected)?;
+    latents.upright.flatten_from(1).and_then(|rows| rows.to_vec2()).map_err(Failure::unexpected)
 }
 
-fn encode(model: &BaseModel, pixels: &Tensor) -> Result<Vec<f32>, candle_core::Error> {
-    model.vae.encode(pixels)?.flatten_all()?.to_vec1()
-}
-
-/// A picture as `(1, 3, side, side)` in [-1, 1].
-fn pixels(path: &Path, side: usize) -> Result<Tensor, Failure> {
-    let picture = image::open(path)
-        .map_err(|error| Failure::new(Exit::Photos, format!("cannot read the picture {}: {error}", path.display())))?;
-    let edge = u32::try_from(side).map_err(Failure::unexpected)?;
-    let picture = picture.resize_to_fill(edge, edge, FilterType::CatmullRom).to_rgb8();
-    let values: Vec<f32> = picture.into_raw().into_iter().map(|value| f32::from(value) / 127.5 - 1.0).collect();
-    let tensor = Tensor::from_vec(values, (1, side, side, 3), &Device::Cpu);
-    tensor.and_then(|tensor| tensor.permute((0, 3, 1, 2))?.contiguous()).map_err(Failure::unexpected)
+fn read(path: &Path, side: usize) -> Result<Photo, Failure> {
+    let refuse = |error: &dyn Display| {
+        Failure::new(Exit::Photos, format!("cannot read the picture {}: {error}", path.display()))
+    };
+    let bytes = std::fs::read(path).map_err(|error| refuse(&error))?;
+    Photo::decode(&path.to_string_lossy(), &bytes, None, side).map_err(|error| refuse(&error))
 }
 
 /// Mean over all pairs; 0 without pairs.

@@ -42,9 +42,9 @@ impl Bars {
             return;
         }
         let (done, total) = extent(subject);
+        bar.set_message(line(subject));
         bar.set_length(total);
         bar.set_position(done);
-        bar.set_message(line(subject));
         if ended(subject.state()) {
             bar.finish();
         }
@@ -67,10 +67,8 @@ impl Bars {
 
 impl Drop for Bars {
     fn drop(&mut self) {
-        // What they say stays, whatever ended the watching.
-        for bar in self.bars.values().chain(&self.count).filter(|bar| !bar.is_finished()) {
-            bar.abandon();
-        }
+        // They are in the way of whatever is printed next. A terminal that is gone needs no clearing.
+        let _ = self.area.clear();
     }
 }
 

@@ -32,7 +32,7 @@ pub const KEYS: &[Key] = &[
     key("retry_seconds", Some("30"), "how long the client goes on trying while the server does not answer"),
     key("drain_seconds", Some("20"), "how long workers get to hand back their tasks when the server stops"),
     key("lease_seconds", Some("15"), "how long a worker may be silent before its tasks are given to another"),
-    key("attempts", Some("5"), "how often a task is tried before it has failed"),
+    key("attempts", Some("3"), "how often a task is tried before it has failed"),
     key("trainer_slots", Some("1"), "subjects that a trainer trains at the same time"),
     key("sampler_slots", Some("1"), "render tasks that a sampler draws at the same time"),
     key("name", None, "the worker's name; default: its role"),

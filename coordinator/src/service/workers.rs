@@ -23,6 +23,8 @@ type Answer<T> = Result<Response<T>, Status>;
 
 /// A worker renews this many times in the life of a lease.
 const RENEWALS: u32 = 3;
+/// Renewals carry progress; whoever watches sees it move.
+const LIVE: Duration = Duration::from_secs(1);
 
 #[tonic::async_trait]
 impl<S: Store> Workers for FleetDesk<S> {
@@ -64,7 +66,7 @@ impl<S: Store> Workers for FleetDesk<S> {
 
 fn terms(lease: Duration) -> v1::RegisterResponse {
     let millis = |span: Duration| u32::try_from(span.as_millis()).unwrap_or(u32::MAX);
-    v1::RegisterResponse { lease_ms: millis(lease), renew_ms: millis(lease / RENEWALS).max(1) }
+    v1::RegisterResponse { lease_ms: millis(lease), renew_ms: millis((lease / RENEWALS).min(LIVE)).max(1) }
 }
 
 impl<S: Store> Shared<S> {
