@@ -85,7 +85,7 @@ async fn make(
     output: &Output,
     shutdown: &CancellationToken,
 ) -> Result<Report, Failure> {
-    let home = tempfile::tempdir().map_err(Failure::unexpected)?;
+    let home = tempfile::Builder::new().prefix("likeness-demo-").tempdir().map_err(Failure::unexpected)?;
     let state = StateDir::at(home.path()).lock()?;
     let token = state.token()?;
     let listener = roles::listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;

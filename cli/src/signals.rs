@@ -1,10 +1,14 @@
 //! Signals: the first asks to stop, the second ends the process at once.
 
 use crate::exit::Failure;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+/// Who signals a process and then its group, as `timeout` does, means it once.
+const ONE_REQUEST: Duration = Duration::from_millis(300);
 const INTERRUPTED: i32 = 130;
 const TERMINATED: i32 = 143;
 
@@ -24,6 +28,12 @@ async fn listen(mut interrupt: Signal, mut terminate: Signal, token: Cancellatio
     let first = next(&mut interrupt, &mut terminate).await;
     info!(signal = name(first), "stopping; a second signal ends at once");
     token.cancel();
+    let _ = timeout(ONE_REQUEST, async {
+        loop {
+            next(&mut interrupt, &mut terminate).await;
+        }
+    })
+    .await;
     let second = next(&mut interrupt, &mut terminate).await;
     warn!(signal = name(second), "second signal, ending at once");
     std::process::exit(second);

@@ -64,7 +64,7 @@ impl<'a> Patience<'a> {
             Fault::Status(status) => return Err(Refusal::read(&status).into()),
         };
         let now = Instant::now();
-        let since = *self.since.get_or_insert_with(|| now);
+        let since = *self.since.get_or_insert(now);
         if now + self.wait > since + self.budget {
             return Err(self.given_up(&status, target));
         }

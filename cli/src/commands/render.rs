@@ -72,7 +72,7 @@ fn draw(
 
 fn shot(context: &Context, args: &RenderArgs, model: &BaseModel, learned: Option<&Embedding>) -> Result<Shot, Failure> {
     let text = with_token(&args.prompt, learned)?;
-    let placeholder = learned.map(|learned| placeholder(learned)).transpose()?;
+    let placeholder = learned.map(placeholder).transpose()?;
     let prompt = encode(context, model, &text, placeholder.as_ref())?;
     if learned.is_some() && prompt.slots.is_empty() {
         context

@@ -93,7 +93,7 @@ fn request(args: &SubmitArgs) -> Result<v1::SubmitJobRequest, Failure> {
         .map_err(|refusal| Failure::from(refusal).about(args.prompts.display()))?;
     let train = trains.then(|| args.train.spec());
     if let Some(spec) = &train {
-        TrainSpec::resolve(spec.clone(), &ANY_MODEL)?;
+        TrainSpec::resolve(*spec, &ANY_MODEL)?;
     }
     let request = v1::SubmitJobRequest {
         idempotency_key: args.idempotency_key.clone().unwrap_or_else(|| Uuid::now_v7().to_string()),
