@@ -1,5 +1,8 @@
 //! The trainer on the bundled model.
 
+#[cfg(test)]
 mod common;
+#[cfg(test)]
 mod task;
+#[cfg(test)]
 mod training;

@@ -34,11 +34,23 @@ impl Observer for Until {
     }
 }
 
-fn bits(learned: &Learned) -> (Vec<u32>, Vec<u32>, Vec<(u32, u32)>, u32) {
-    let words = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
-    let rows = learned.rows.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    let evaluations = learned.evaluations.iter().map(|e| (e.step, e.loss.to_bits())).collect();
-    (words(&rows), words(&learned.losses), evaluations, learned.best_step)
+/// Everything a run learned, as bits.
+#[derive(Debug, PartialEq)]
+struct Bits {
+    rows: Vec<u32>,
+    losses: Vec<u32>,
+    evaluations: Vec<(u32, u32)>,
+    best_step: u32,
+}
+
+fn bits(learned: &Learned) -> Bits {
+    let words = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();
+    Bits {
+        rows: words(&learned.rows.flatten_all().unwrap().to_vec1::<f32>().unwrap()),
+        losses: words(&learned.losses),
+        evaluations: learned.evaluations.iter().map(|e| (e.step, e.loss.to_bits())).collect(),
+        best_step: learned.best_step,
+    }
 }
 
 /// Runs until `at`, sends the checkpoint through its file, and goes on.
