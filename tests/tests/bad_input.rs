@@ -1,5 +1,7 @@
 //! Bad input gets a clear error with an exit code of its own kind, or a warning, and nothing is lost.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};

@@ -1,6 +1,8 @@
 //! A disk without room: a clear error, and never half a file under its final name. The limit on file sizes stands in for
 //! the disk; it fails the same write calls.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;

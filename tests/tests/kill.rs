@@ -1,5 +1,7 @@
 //! `kill -9` of everything at the worst moments: the job still finishes, with the same avatars to the bit.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 

@@ -1,5 +1,7 @@
 //! The service as people use it: several subjects, finished subjects again, restarts, erasure.
 
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

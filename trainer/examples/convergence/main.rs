@@ -17,6 +17,9 @@ use serde_json::{Map, Value};
 
 use world::{AnyError, World};
 
+/// Measures one part and prints its table.
+type Measure = fn(&World) -> Result<Value, AnyError>;
+
 fn main() -> Result<(), AnyError> {
     let mut model = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../models/avatar-tiny"));
     let (mut json, mut parts) = (None, Vec::new());
@@ -34,7 +37,7 @@ fn main() -> Result<(), AnyError> {
         }
     }
     let world = World::load(&model)?;
-    let all: [(&str, fn(&World) -> Result<Value, AnyError>); 3] =
+    let all: [(&str, Measure); 3] =
         [("sweep", sweep::measure), ("matrix", matrix::measure), ("prompts", prompts::measure)];
     let mut report = Map::new();
     for (name, measure) in all {
