@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::Stream;
 use likeness_proto::v1::avatars_server::Avatars;
 use likeness_proto::v1::{self, ForgetReceipt, Job, Subject};
-use likeness_proto::{JobId, Refusal, SubjectName, Submission, TenantId};
+use likeness_proto::{ErrorCode, JobId, Refusal, SubjectName, Submission, TenantId};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status, Streaming};
@@ -99,8 +99,10 @@ fn subject(name: &str) -> Result<SubjectName, Refusal> {
     Ok(name.parse::<SubjectName>()?)
 }
 
+/// What is no job id names no job.
 fn job(id: &str) -> Result<JobId, Refusal> {
-    Ok(id.parse::<JobId>()?)
+    let unknown = |error| Refusal::new(ErrorCode::UnknownJob, format!("{error}; `list` shows the jobs there are"));
+    id.parse::<JobId>().map_err(unknown)
 }
 
 fn limit(asked: u32) -> Result<u32, Refusal> {

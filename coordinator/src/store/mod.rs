@@ -172,7 +172,7 @@ pub(crate) mod refusals {
     use likeness_proto::{JobId, LeaseId, SubjectName};
 
     pub(crate) fn unknown_subject(subject: &SubjectName) -> Refusal {
-        let message = format!("there is no subject {subject}; `list` shows those there are, put it first");
+        let message = format!("there is no subject {subject}; `subjects` shows those there are, put it first");
         Refusal::new(ErrorCode::UnknownSubject, message)
     }
 
