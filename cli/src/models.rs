@@ -3,6 +3,7 @@
 use crate::bundle;
 use crate::exit::{Exit, Failure};
 use likeness_diffusion::{BaseModel, Device};
+use likeness_proto::ModelFacts;
 use std::path::Path;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -29,4 +30,17 @@ pub fn load(set: Option<&Path>) -> Result<BaseModel, Failure> {
 pub async fn load_shared(set: Option<&Path>) -> Result<Arc<BaseModel>, Failure> {
     let set = set.map(Path::to_owned);
     spawn_blocking(move || load(set.as_deref()).map(Arc::new)).await.map_err(Failure::unexpected)?
+}
+
+/// What a worker says of the model that it holds.
+///
+/// # Errors
+/// A digest that is none.
+pub fn on_the_wire(model: &BaseModel) -> Result<likeness_proto::BaseModel, Failure> {
+    let facts = ModelFacts { native_size: model.native_size() as u32, factor: model.vae.factor() as u32 };
+    Ok(likeness_proto::BaseModel {
+        digest: model.digest.to_string().parse().map_err(Failure::unexpected)?,
+        name: model.name.clone(),
+        facts,
+    })
 }

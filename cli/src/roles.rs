@@ -8,7 +8,8 @@ use crate::state_dir::StateDir;
 use crate::up::Tuning;
 use crate::{bucket, models, signals};
 use likeness_coordinator::{CoordinatorError, Options, Tokens};
-use likeness_proto::{Secret, TenantId};
+use likeness_diffusion::BaseModel as Model;
+use likeness_proto::{BaseModel, Secret, TenantId};
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
 use likeness_worker::{Backoff, NodeOptions, Work};
@@ -37,6 +38,8 @@ pub struct Worker {
     pub token: Secret,
     /// Its name, stable over restarts.
     pub name: String,
+    /// The base model that its work holds.
+    pub model: BaseModel,
     /// Tasks at once.
     pub slots: usize,
     /// The bucket.
@@ -55,6 +58,7 @@ impl Worker {
             coordinator: Endpoint::from(self.server).tcp_nodelay(true),
             token: self.token,
             name: self.name,
+            models: vec![self.model],
             slots: NonZeroUsize::new(self.slots).unwrap_or(NonZeroUsize::MIN),
             bucket: self.bucket,
             drain_grace: self.drain,
@@ -85,26 +89,27 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 /// Runs a trainer until a signal.
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
-    let worker = worker(&context.settings, "trainer", context.settings.trainer_slots)?;
     let model = models::load_shared(context.settings.model.as_deref()).await?;
+    let worker = worker(&context.settings, "trainer", &model, context.settings.trainer_slots)?;
     worker.run(Arc::new(Trainer::new(model, likeness_trainer::Options::default())), shutdown).await
 }
 
 /// Runs a sampler until a signal.
 pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
-    let worker = worker(&context.settings, "sampler", context.settings.sampler_slots)?;
     let model = models::load_shared(context.settings.model.as_deref()).await?;
+    let worker = worker(&context.settings, "sampler", &model, context.settings.sampler_slots)?;
     worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
 }
 
-fn worker(settings: &Settings, role: &str, slots: usize) -> Result<Worker, Failure> {
+fn worker(settings: &Settings, role: &str, model: &Model, slots: usize) -> Result<Worker, Failure> {
     let target = Target::from_settings(settings)?;
     let folder = bucket::folder(settings.bucket.as_deref(), &StateDir::at(&settings.state))?;
     Ok(Worker {
         server: target.uri()?,
         token: target.token()?,
         name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
+        model: models::on_the_wire(model)?,
         slots,
         bucket: bucket::open(&folder)?,
         drain: settings.drain(),

@@ -69,10 +69,12 @@ pub async fn serve(
     let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
     let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
+    let held = models::on_the_wire(&up.model)?;
     let worker = |name: &str, slots| Worker {
         server: server.clone(),
         token: token.clone(),
         name: name.to_owned(),
+        model: held.clone(),
         slots,
         bucket: bucket.clone(),
         drain: up.tuning.drain,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Embedding};
-use likeness_proto::{Assignment, ErrorCode, Grant, TaskKind, v1};
+use likeness_proto::{Assignment, ErrorCode, Grant, TaskKind};
 use likeness_worker::{BoxFuture, Done, Task, Work, WorkError};
 
 use crate::{
@@ -60,15 +60,6 @@ impl Sampler {
 impl Work for Sampler {
     fn kinds(&self) -> &[TaskKind] {
         &[TaskKind::Render, TaskKind::Assemble]
-    }
-
-    fn models(&self) -> Vec<v1::BaseModel> {
-        vec![v1::BaseModel {
-            digest: self.model.digest.to_string(),
-            name: self.model.name.clone(),
-            native_size: self.model.native_size() as u32,
-            factor: self.model.vae.factor() as u32,
-        }]
     }
 
     fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {

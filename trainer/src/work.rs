@@ -47,15 +47,6 @@ impl Work for Trainer {
         &[TaskKind::Train]
     }
 
-    fn models(&self) -> Vec<v1::BaseModel> {
-        vec![v1::BaseModel {
-            digest: self.model.digest.to_string(),
-            name: self.model.name.clone(),
-            native_size: self.model.native_size() as u32,
-            factor: self.model.vae.factor() as u32,
-        }]
-    }
-
     fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
         Box::pin(self.attempt(grant, task))
     }

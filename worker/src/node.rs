@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use likeness_proto::{Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1};
+use likeness_proto::{BaseModel, Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1};
 use object_store::ObjectStore;
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -36,6 +36,8 @@ pub struct NodeOptions {
     pub token: Secret,
     /// Name of the node; stable over restarts.
     pub name: String,
+    /// Base models that its work holds.
+    pub models: Vec<BaseModel>,
     /// Tasks at once.
     pub slots: NonZeroUsize,
     /// The root of the bucket.
@@ -106,7 +108,7 @@ impl Node {
             worker: options.name.clone(),
             incarnation: incarnation.to_string(),
             kinds: wire_kinds(&*work),
-            models: work.models(),
+            models: options.models.iter().cloned().map(Into::into).collect(),
             software: concat!("likeness ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
         let link = Arc::new(Link::new(client, incarnation, request, options.backoff));

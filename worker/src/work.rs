@@ -10,9 +10,6 @@ pub trait Work: Send + Sync + 'static {
     /// Kinds of tasks it can do; at least one.
     fn kinds(&self) -> &[TaskKind];
 
-    /// Base models it holds.
-    fn models(&self) -> Vec<v1::BaseModel>;
-
     /// Does what was granted. Called for as many grants at once as the node has slots; a slot is free again only when
     /// this has returned. Looks at `task.stop()` often: after it has fired, an attempt ends with
     /// [`WorkError::Stopped`], and for [`Stop::Draining`](crate::Stop::Draining) commits a checkpoint first.

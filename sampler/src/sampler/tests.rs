@@ -3,6 +3,7 @@ use std::{path::Path, sync::LazyLock, time::Duration};
 use likeness_diffusion::{Device, Embedding, Facts, RgbPixels};
 use likeness_proto::{
     AssembleWork, Avatar, Fence, LeaseId, ObjectRef, Photo, Prefix, RenderWork, Scheduler, Shot, TaskId, output_prefix,
+    v1,
 };
 use likeness_worker::{Bucket, Stop, TaskProbe};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem};

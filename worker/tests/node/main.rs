@@ -11,7 +11,7 @@ mod tasks;
 use std::{future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use coordinator::{Coordinator, TOKEN};
-use likeness_proto::{Grant, Scheduler, Secret, TaskId, TaskKind, v1};
+use likeness_proto::{BaseModel, Grant, ModelFacts, Scheduler, Secret, TaskId, TaskKind, v1};
 use likeness_worker::{Backoff, BoxFuture, Done, NodeError, NodeOptions, Task, Work, WorkError};
 use object_store::memory::InMemory;
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -28,10 +28,6 @@ where
 {
     fn kinds(&self) -> &[TaskKind] {
         &[TaskKind::Train, TaskKind::Render]
-    }
-
-    fn models(&self) -> Vec<v1::BaseModel> {
-        vec![v1::BaseModel { digest: digest(), name: "tiny".into(), native_size: 64, factor: 8 }]
     }
 
     fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
@@ -77,6 +73,11 @@ fn options(coordinator: &Coordinator) -> NodeOptions {
         coordinator: Endpoint::from_shared(format!("http://{}", coordinator.address)).unwrap(),
         token: Secret::new(TOKEN).unwrap(),
         name: "node-1".into(),
+        models: vec![BaseModel {
+            digest: digest().parse().unwrap(),
+            name: "tiny".into(),
+            facts: ModelFacts { native_size: 64, factor: 8 },
+        }],
         slots: NonZeroUsize::MIN,
         bucket: Arc::new(InMemory::new()),
         drain_grace: Duration::from_secs(20),
