@@ -51,17 +51,23 @@ pub trait Sampler: Send {
     /// The timesteps in the order of the run. Euler's fall between the trained ones when the spacing is linspace.
     fn timesteps(&self) -> &[f32];
 
-    /// Standard deviation of the initial latents: what unit noise is multiplied by.
-    fn init_noise_sigma(&self) -> f64;
+    /// Standard deviation of the initial latents: what unit noise is multiplied by. 1 where the process preserves variance.
+    fn init_noise_sigma(&self) -> f64 {
+        1.0
+    }
 
-    /// What the UNet is given in place of `sample` at step `index`.
+    /// What the UNet is given in place of `sample` at step `index`: the sample itself where the process preserves variance.
     ///
     /// # Errors
     /// An index past the end.
-    fn scale_model_input(&self, sample: &Tensor, index: usize) -> Result<Tensor>;
+    fn scale_model_input(&self, sample: &Tensor, _index: usize) -> Result<Tensor> {
+        Ok(sample.clone())
+    }
 
     /// True if [`Self::step`] wants noise.
-    fn wants_noise(&self) -> bool;
+    fn wants_noise(&self) -> bool {
+        false
+    }
 
     /// The sample after step `index`, from the UNet's `output` at that step. `noise` is standard normal.
     ///

@@ -110,18 +110,6 @@ impl Sampler for UniPc {
         &self.timesteps
     }
 
-    fn init_noise_sigma(&self) -> f64 {
-        1.0
-    }
-
-    fn scale_model_input(&self, sample: &Tensor, _index: usize) -> Result<Tensor> {
-        Ok(sample.clone())
-    }
-
-    fn wants_noise(&self) -> bool {
-        false
-    }
-
     fn step(&mut self, output: &Tensor, index: usize, sample: &Tensor, _noise: Option<&Tensor>) -> Result<Tensor> {
         let steps = self.timesteps.len();
         if index >= steps || index != self.history.len() {
