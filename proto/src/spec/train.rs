@@ -46,7 +46,7 @@ pub const TRAIN_DEFAULTS: TrainDefaults = TrainDefaults {
     vectors: 1,
     parameterization: Parameterization::Direction,
     direction_learning_rate: 0.05,
-    adamw_learning_rate: 0.01,
+    adamw_learning_rate: 0.005,
 };
 
 /// How a subject's embedding is learned; every field in its range.
