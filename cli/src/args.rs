@@ -1,7 +1,9 @@
 //! The command line.
 
+mod bench;
 mod job;
 
+pub use bench::{BenchCommand, BenchRenderArgs, BenchTrainArgs, MakeModelArgs};
 pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
 
 use crate::exit;
@@ -24,6 +26,14 @@ pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// The flags that are settings. What a command sets by itself gives way to the flags of every command.
+    #[must_use]
+    pub fn settings(&self) -> Vec<(&'static str, String)> {
+        self.command.settings().into_iter().chain(self.global.settings()).collect()
+    }
 }
 
 /// Flags of every command.
@@ -126,6 +136,12 @@ pub enum Command {
     },
     /// Draw one picture with an embedding, without a service
     Render(RenderArgs),
+    /// Measure speed and memory, with the arguments and fields of tests/peer/peer.py; on 2 threads unless --threads is given
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: BenchCommand,
+    },
     /// Show the settings in force and where each came from
     Config,
     /// Show the version
@@ -235,6 +251,7 @@ impl Command {
             }
             Self::Trainer(worker) => worker.settings("trainer_slots"),
             Self::Sampler(worker) => worker.settings("sampler_slots"),
+            Self::Bench { .. } => vec![("threads", crate::bench::THREADS.to_string())],
             _ => Vec::new(),
         }
     }

@@ -9,6 +9,7 @@ mod subjects;
 mod submit;
 
 pub use fetch::{Fetched, fetch_subject};
+pub(crate) use render::undrawn;
 
 use crate::args::{Cli, Command, EmbeddingCommand};
 use crate::client::Client;
@@ -16,7 +17,7 @@ use crate::exit::Failure;
 use crate::output::Format;
 use crate::settings::{Row, Settings};
 use crate::telemetry::Console;
-use crate::{demo, roles, up};
+use crate::{bench, demo, roles, up};
 
 /// What a command works with.
 #[derive(Debug)]
@@ -65,6 +66,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         }
         Command::Embedding { command: EmbeddingCommand::Inspect { file } } => embedding::inspect(context, &file),
         Command::Render(args) => render::command(context, &args),
+        Command::Bench { command } => bench::command(context, &command),
         Command::Config => meta::config(context),
         Command::Version => meta::version(context),
         Command::ExitCodes => meta::exit_codes(context),

@@ -31,6 +31,21 @@ pub fn create_dir(dir: &Path) -> Result<(), Failure> {
     fs::create_dir_all(dir).map_err(|error| cannot_write(dir, &error))
 }
 
+/// Makes the folder `dir` through `fill`, which gets a hidden neighbour to write into; that is renamed at the end. Whatever
+/// fails, nothing of it is left.
+///
+/// # Errors
+/// [`Exit::Output`] when `dir` is there and not empty, what `fill` says, or as [`write_with`].
+pub fn write_dir(dir: &Path, fill: impl FnOnce(&Path) -> Result<(), Failure>) -> Result<(), Failure> {
+    if fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        let message = format!("{} is not empty; name a folder that is not there yet", dir.display());
+        return Err(Failure::new(Exit::Output, message));
+    }
+    let part = PartDir::beside(dir).map_err(|error| cannot_write(dir, &error))?;
+    fill(&part.0)?;
+    fs::rename(&part.0, dir).map_err(|error| cannot_write(dir, &error))
+}
+
 /// The failure of a write to `path`.
 #[must_use]
 pub fn cannot_write(path: &Path, error: &io::Error) -> Failure {
@@ -52,10 +67,7 @@ struct Part {
 
 impl Part {
     fn beside(target: &Path) -> io::Result<Self> {
-        let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = target.file_name().ok_or_else(|| io::Error::other("this is no file name"))?;
-        fs::create_dir_all(folder)?;
-        let path = folder.join(format!(".{}.{}.part", name.to_string_lossy(), std::process::id()));
+        let path = neighbour(target)?;
         let file = OpenOptions::new().write(true).create(true).truncate(true).open(&path)?;
         Ok(Self { file, path, target: target.to_owned() })
     }
@@ -75,6 +87,32 @@ impl Drop for Part {
         // After the rename there is nothing left to remove.
         let _ = fs::remove_file(&self.path);
     }
+}
+
+/// A folder under way to its name. Removed when dropped before it got there.
+struct PartDir(PathBuf);
+
+impl PartDir {
+    fn beside(target: &Path) -> io::Result<Self> {
+        let path = neighbour(target)?;
+        fs::create_dir(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for PartDir {
+    fn drop(&mut self) {
+        // After the rename there is nothing left to remove.
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A hidden name beside `target`, this process's own; the folder that both lie in is made.
+fn neighbour(target: &Path) -> io::Result<PathBuf> {
+    let folder = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let name = target.file_name().ok_or_else(|| io::Error::other("this is no file name"))?;
+    fs::create_dir_all(folder)?;
+    Ok(folder.join(format!(".{}.{}.part", name.to_string_lossy(), std::process::id())))
 }
 
 #[cfg(test)]
@@ -116,6 +154,26 @@ mod tests {
         let failure = write(dir.path(), b"bytes").unwrap_err();
         assert_eq!(failure.exit, Exit::Output);
         assert!(failure.message.contains(&dir.path().display().to_string()));
+    }
+
+    #[test]
+    fn a_folder_is_filled_whole_or_not_at_all() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = root.path().join("model");
+        let failure = write_dir(&dir, |part| {
+            write(&part.join("unet/weights"), b"half")?;
+            Err(Failure::new(Exit::DiskFull, "the disk is full"))
+        });
+        assert_eq!(failure.unwrap_err().exit, Exit::DiskFull);
+        assert!(names(root.path()).is_empty());
+
+        write_dir(&dir, |part| write(&part.join("unet/weights"), b"whole")).unwrap();
+        assert_eq!(names(root.path()), ["model"]);
+        assert_eq!(fs::read(dir.join("unet/weights")).unwrap(), b"whole");
+
+        let failure = write_dir(&dir, |_| Ok(())).unwrap_err();
+        assert!(failure.exit == Exit::Output && failure.message.contains("not empty"), "{failure}");
+        assert_eq!(names(&dir), ["unet"]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! roles.
 
 pub mod args;
+pub mod bench;
 pub mod bucket;
 pub mod bundle;
 pub mod client;
@@ -48,8 +49,8 @@ pub fn main() -> ExitCode {
 }
 
 fn start(cli: Cli, console: Console) -> Result<(), Failure> {
-    let flags = cli.global.settings().into_iter().chain(cli.command.settings()).collect();
-    let Resolved { settings, rows } = Settings::resolve(&Sources::of_process(cli.global.config.clone(), flags))?;
+    let Resolved { settings, rows } =
+        Settings::resolve(&Sources::of_process(cli.global.config.clone(), cli.settings()))?;
     telemetry::install(&settings, cli.command.serves(), &console)?;
     compute_threads(settings.threads)?;
     let context = Context { settings, rows, console, format: Format::of(cli.global.json) };

@@ -54,6 +54,17 @@ fn a_port_is_a_loopback_address() {
 }
 
 #[test]
+fn a_measurement_takes_as_many_threads_as_the_peer_unless_told_otherwise() {
+    let threads = |line| {
+        let flags = parse(line).unwrap().settings();
+        flags.into_iter().rfind(|(name, _)| *name == "threads").map(|(_, count)| count)
+    };
+    assert_eq!(threads("likeness bench render").as_deref(), Some("2"));
+    assert_eq!(threads("likeness bench render --threads 4").as_deref(), Some("4"));
+    assert_eq!(threads("likeness list"), None);
+}
+
+#[test]
 fn what_is_not_given_of_the_training_stays_absent() {
     let train = submit("likeness submit p --subject a --init person --prompts p.toml --steps 10 --flip").train;
     let spec = train.spec();

@@ -63,11 +63,15 @@ fn draw(
     };
     let drawn = render(model, learned.map(|learned| &learned.rows), &[shot], look, &mut progress);
     bar.iter().for_each(ProgressBar::finish_and_clear);
-    let pictures = drawn.map_err(|error| match error {
+    drawn.map_err(undrawn)?.into_iter().next().ok_or_else(|| Failure::unexpected("one shot gave no picture"))
+}
+
+/// The failure of a picture that was not drawn.
+pub(crate) fn undrawn(error: RenderError) -> Failure {
+    match error {
         RenderError::Look { .. } => Failure::refused(ErrorCode::InvalidArgument, error.to_string()),
         error => Failure::unexpected(error),
-    })?;
-    pictures.into_iter().next().ok_or_else(|| Failure::unexpected("one shot gave no picture"))
+    }
 }
 
 fn shot(context: &Context, args: &RenderArgs, model: &BaseModel, learned: Option<&Embedding>) -> Result<Shot, Failure> {

@@ -1,0 +1,91 @@
+//! Arguments of `bench`. Names and defaults are those of `tests/peer/peer.py`, so that one command line fits both.
+
+use crate::bench::{Known, Precision};
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// What `bench` measures or makes.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Measure the steps of a textual inversion
+    Train(BenchTrainArgs),
+    /// Measure the rendering of a batch
+    Render(BenchRenderArgs),
+    /// Write a model of a known architecture with seeded random weights, to measure without a download
+    MakeModel(MakeModelArgs),
+}
+
+/// Arguments of `bench train`.
+#[derive(Debug, Args)]
+pub struct BenchTrainArgs {
+    /// Folder with photos
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// What the subject is before anything is learned
+    #[arg(long, value_name = "PHRASE", default_value = "person")]
+    pub initializer: String,
+    /// Steps that are measured
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub steps: u32,
+    /// Steps before them
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100_000))]
+    pub warmup: u32,
+    /// Samples in a step
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub batch: u32,
+    /// Vectors to learn
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub vectors: u32,
+    /// Side of the square that photos are cropped to, pixels [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub size: Option<u32>,
+    /// Learning rate of AdamW
+    #[arg(long, value_name = "RATE", default_value_t = 5e-3)]
+    pub lr: f64,
+    /// Seed of photos, noise and timesteps
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Arguments of `bench render`.
+#[derive(Debug, Args)]
+pub struct BenchRenderArgs {
+    /// What to draw
+    #[arg(long, value_name = "TEXT", default_value = "a portrait of a person")]
+    pub prompt: String,
+    /// Pictures in the batch
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub images_per_batch: u32,
+    /// DDIM steps
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub steps: u32,
+    /// Classifier-free guidance; 1: none
+    #[arg(long, value_name = "SCALE", default_value_t = 7.5)]
+    pub guidance: f64,
+    /// Pixels of both sides [default: the model's own]
+    #[arg(long, value_name = "PX")]
+    pub size: Option<u32>,
+    /// Seed of the first picture; each other has the next
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Times that the batch is rendered
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeats: u32,
+}
+
+/// Arguments of `bench make-model`.
+#[derive(Debug, Args)]
+pub struct MakeModelArgs {
+    /// Its architecture
+    #[arg(long)]
+    pub arch: Known,
+    /// How its weights are stored
+    #[arg(long, default_value = "fp32")]
+    pub dtype: Precision,
+    /// Seed of its weights
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Folder to make
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+}

@@ -1,0 +1,66 @@
+//! `bench`: the work of `tests/peer/peer.py`, done the way that trainers and samplers do it, and timed. Each measurement is one
+//! JSON object of the peer's fields on standard output.
+
+mod make_model;
+mod render;
+mod train;
+
+pub use make_model::{Known, Precision};
+
+use crate::args::BenchCommand;
+use crate::commands::Context;
+use crate::exit::Failure;
+use crate::output::Format;
+
+/// Threads that compute unless a flag says otherwise: as many as the peer takes.
+pub const THREADS: usize = 2;
+
+/// Measures or makes what is asked for.
+///
+/// # Errors
+/// A model, photos or sizes that cannot be used; a folder that cannot be written.
+pub fn command(context: &Context, command: &BenchCommand) -> Result<(), Failure> {
+    match command {
+        BenchCommand::Train(args) => Format::Json.print_line(&train::measure(context, args)?),
+        BenchCommand::Render(args) => Format::Json.print_line(&render::measure(context, args)?),
+        BenchCommand::MakeModel(args) => Format::Json.print_line(&make_model::make(args)?),
+    }
+}
+
+/// The middle of `values`, or the mean of the two in the middle.
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    f64::midpoint(values[low], values[high])
+}
+
+/// The most memory that this process had resident at once, MiB. Linux alone counts it where it can be read.
+fn peak_mib() -> Option<f64> {
+    high_water_mark(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// `VmHWM` of a `/proc/PID/status`, MiB.
+fn high_water_mark(status: &str) -> Option<f64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib / 1024.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 9.0]), 3.0);
+        assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), 3.0);
+        assert_eq!(median(vec![7.0]), 7.0);
+    }
+
+    #[test]
+    fn the_high_water_mark_is_told_in_mebibytes() {
+        let status = "Name:\tlikeness\nVmPeak:\t  999999 kB\nVmHWM:\t    3072 kB\nVmRSS:\t    1024 kB\n";
+        assert_eq!(high_water_mark(status), Some(3.0));
+        assert_eq!(high_water_mark("Name:\tlikeness\n"), None);
+    }
+}
