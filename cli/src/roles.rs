@@ -20,6 +20,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::SetOnce;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Endpoint, Uri};
@@ -46,6 +47,8 @@ pub struct Worker {
     pub bucket: Arc<dyn ObjectStore>,
     /// How long it gets to hand back its tasks when it stops.
     pub drain: Duration,
+    /// Set when the coordinator has taken it in.
+    pub registered: Arc<SetOnce<()>>,
 }
 
 impl Worker {
@@ -63,6 +66,7 @@ impl Worker {
             bucket: self.bucket,
             drain_grace: self.drain,
             backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT).map_err(Failure::unexpected)?,
+            registered: self.registered,
         };
         let likeness_worker::NodeError::Refused(refusal) = match likeness_worker::run(options, work, shutdown).await {
             Ok(()) => return Ok(()),
@@ -113,6 +117,7 @@ fn worker(settings: &Settings, role: &str, model: &Model, slots: usize) -> Resul
         slots,
         bucket: bucket::open(&folder)?,
         drain: settings.drain(),
+        registered: Arc::default(),
     })
 }
 

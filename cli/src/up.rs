@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Uri;
 use tracing::info;
@@ -54,7 +55,7 @@ struct UpView {
 }
 
 /// Serves on `listener` until `shutdown`; then the workers hand back their tasks, and the coordinator ends last.
-/// `ready` is called when clients find the server.
+/// `ready` is called when clients find the server and it takes jobs: both workers are registered.
 ///
 /// # Errors
 /// What keeps a role from starting or ends it early.
@@ -70,7 +71,8 @@ pub async fn serve(
     let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
     let held = models::on_the_wire(&up.model)?;
-    let worker = |name: &str, slots| Worker {
+    let registered: [Arc<SetOnce<()>>; 2] = Default::default();
+    let worker = |name: &str, slots, registered: &Arc<SetOnce<()>>| Worker {
         server: server.clone(),
         token: token.clone(),
         name: name.to_owned(),
@@ -78,23 +80,30 @@ pub async fn serve(
         slots,
         bucket: bucket.clone(),
         drain: up.tuning.drain,
+        registered: Arc::clone(registered),
     };
     let trainer = Arc::new(Trainer::new(up.model.clone(), likeness_trainer::Options::default()));
     let sampler = Arc::new(Sampler::new(up.model.clone(), likeness_sampler::Options::default()));
 
     let desk_stop = CancellationToken::new();
     let mut desk = tokio::spawn(likeness_coordinator::run(listener, options, desk_stop.clone()));
+    let open = async {
+        let all = async { tokio::join!(registered[0].wait(), registered[1].wait()) };
+        match shutdown.run_until_cancelled(all).await {
+            Some(_) => up.state.announce(address).and_then(|()| ready()),
+            None => Ok(()),
+        }
+    };
     let crew = async {
         tokio::try_join!(
-            worker("trainer", up.tuning.trainer_slots).run(trainer, shutdown.clone()),
-            worker("sampler", up.tuning.sampler_slots).run(sampler, shutdown.clone()),
+            worker("trainer", up.tuning.trainer_slots, &registered[0]).run(trainer, shutdown.clone()),
+            worker("sampler", up.tuning.sampler_slots, &registered[1]).run(sampler, shutdown.clone()),
+            open,
         )
     };
-    up.state.announce(address)?;
-    ready()?;
     tokio::select! {
         ended = &mut desk => return roles::coordinator_end(ended),
-        ended = crew => ended?,
+        ended = crew => drop(ended?),
     };
     desk_stop.cancel();
     let ended = roles::coordinator_end(desk.await);

@@ -5,7 +5,7 @@ use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 use futures::future::BoxFuture;
 use likeness_proto::{BaseModel, Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1};
 use object_store::ObjectStore;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{sync::SetOnce, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::transport::Endpoint;
 use tracing::{Instrument, error, info, info_span, warn};
@@ -46,6 +46,8 @@ pub struct NodeOptions {
     pub drain_grace: Duration,
     /// Waits between attempts to reach the coordinator.
     pub backoff: Backoff,
+    /// Set when the coordinator has taken the node in.
+    pub registered: Arc<SetOnce<()>>,
 }
 
 /// Why a node ended before it was asked to.
@@ -76,6 +78,7 @@ async fn live(options: NodeOptions, work: Arc<dyn Work>, shutdown: CancellationT
     let mut node = Node::new(options, work);
     let Some(registered) = shutdown.run_until_cancelled(node.link.register_patiently()).await else { return Ok(()) };
     registered?;
+    let _ = node.options.registered.set(()); // set already if another node of this process shares it
     let renewing = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&node.renewals).run()));
 
     let ended = shutdown.run_until_cancelled(node.lease_forever()).await;

@@ -82,6 +82,7 @@ fn options(coordinator: &Coordinator) -> NodeOptions {
         bucket: Arc::new(InMemory::new()),
         drain_grace: Duration::from_secs(20),
         backoff: Backoff::new(Duration::from_millis(5), Duration::from_millis(50)).unwrap(),
+        registered: Arc::default(),
     }
 }
 
