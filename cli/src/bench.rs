@@ -49,6 +49,52 @@ fn high_water_mark(status: &str) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::args::{Cli, Command};
+    use crate::bundle::Bundle;
+    use crate::settings::{Settings, Sources};
+    use crate::telemetry::Console;
+    use clap::Parser;
+    use serde_json::Value;
+
+    /// What `likeness bench` prints for `line` on the bundled model.
+    fn measured(line: &str) -> Value {
+        let cli = Cli::try_parse_from(format!("likeness bench {line}").split_whitespace()).unwrap();
+        let resolved = Settings::resolve(&Sources { flags: cli.settings(), ..Sources::default() }).unwrap();
+        let (settings, rows) = (resolved.settings, resolved.rows);
+        let context = Context { settings, rows, console: Console::stderr(), format: Format::Text };
+        match cli.command {
+            Command::Bench { command: BenchCommand::Train(args) } => {
+                serde_json::to_value(train::measure(&context, &args).unwrap()).unwrap()
+            }
+            Command::Bench { command: BenchCommand::Render(args) } => {
+                serde_json::to_value(render::measure(&context, &args).unwrap()).unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn training_is_measured_in_the_peers_fields() {
+        let images = Bundle::find().unwrap().subjects().join("subject-01");
+        let line = format!("train --images {} --steps 4 --warmup 1 --batch 1 --size 64", images.display());
+        let view = measured(&line);
+        assert_eq!((&view["work"], &view["batch"], &view["size"]), (&"train".into(), &1.into(), &64.into()));
+        assert_eq!(view["first_losses"].as_array().unwrap().len(), 3);
+        assert!(view["mean_last_losses"].as_f64().unwrap().is_finite());
+        let seconds = |field: &str| view[field].as_f64().unwrap();
+        assert!(seconds("seconds_per_step") > 0.0);
+        assert!(seconds("first_step_seconds") > seconds("load_seconds"));
+        assert_eq!(view["peak_mib"].is_number(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn rendering_is_measured_in_the_peers_fields() {
+        let view = measured("render --images-per-batch 2 --steps 2 --size 64 --repeats 1");
+        assert_eq!((&view["work"], &view["images_per_batch"]), (&"render".into(), &2.into()));
+        assert_eq!((&view["steps"], &view["size"]), (&2.into(), &64.into()));
+        assert!(view["seconds_per_image"].as_f64().unwrap() > 0.0);
+        assert_eq!(view["peak_mib"].is_number(), cfg!(target_os = "linux"));
+    }
 
     #[test]
     fn the_median_is_the_middle() {
