@@ -1,6 +1,8 @@
 //! What a run learns from, fixed before its first step: sentences as prompts, latents, draws, the evaluation set.
 
-use candle_core::{Device, Tensor, Var};
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
 use likeness_diffusion::{BaseModel, NoiseKey, Placeholder, Prompt, Purpose};
 use likeness_proto::{Method, SUBJECT_SLOT, TextualInversion, TrainSpec};
 use sha2::{Digest, Sha256};
@@ -9,6 +11,7 @@ use crate::{
     Latents, TrainError,
     draws::{Draws, Sample},
     optimizer::Optimizer,
+    pass::{self, Ask, PASS_POSITIONS},
     templates,
 };
 
@@ -18,9 +21,6 @@ const EVALUATIONS: usize = 32;
 const EVALUATION_SPAN: (f64, f64) = (0.02, 0.98);
 /// Its noise is the same for every subject and seed, so that losses of different runs can be compared.
 const EVALUATION_SEED: u64 = 0;
-/// Latent positions in one pass through the UNet: bounds memory at large resolutions. A function of the latents' size alone, so
-/// that the rounding of a step is the same wherever it is made. 16×16 latents: 32 samples; 64×64: 2.
-const PASS_POSITIONS: usize = 8192;
 /// Relative size of what sets apart the second and further vectors at the start.
 const APART: f64 = 0.01;
 
@@ -35,47 +35,28 @@ pub struct Subject {
     pub token: String,
 }
 
-/// Mean squared error of what the UNet predicts for `clean` `(b, c, h, w)` noised to `timesteps` (b) under `prompts` (b), whose
-/// slots hold `rows` `(vectors, width)`. A scalar, differentiable with respect to `rows`.
-///
-/// # Errors
-/// Shapes that do not fit.
-pub fn noise_loss(
-    model: &BaseModel,
-    clean: &Tensor,
-    noise: &Tensor,
-    timesteps: &[u32],
-    prompts: &[Prompt],
-    rows: &Tensor,
-) -> candle_core::Result<Tensor> {
-    let context = model.text.forward(prompts, Some(rows))?; // (b, 77, d)
-    let noisy = model.schedule.add_noise(clean, noise, timesteps)?;
-    let predicted = model.unet.forward(&noisy, timesteps, &context)?;
-    let target = model.schedule.target(clean, noise, timesteps)?;
-    (predicted - target)?.sqr()?.mean_all()
-}
-
 /// A subject made ready to be learned under a spec.
-#[derive(Debug)]
-pub struct Lesson<'a> {
-    model: &'a BaseModel,
-    subject: &'a Subject,
-    spec: &'a TrainSpec,
-    device: &'a Device,
+#[derive(Clone, Debug)]
+pub struct Lesson {
+    model: Arc<BaseModel>,
+    subject: Subject,
+    spec: TrainSpec,
     draws: Draws,
     vectors: usize,
+    /// Height and width of the latents.
+    size: (usize, usize),
     /// The templates, then the captions there are.
     prompts: Vec<Prompt>,
     /// Of each photo: its caption's place in `prompts`.
     captions: Vec<Option<usize>>,
 }
 
-impl<'a> Lesson<'a> {
+impl Lesson {
     /// Encodes every sentence and asserts that every vector stands in each.
     ///
     /// # Errors
     /// No photos; a sentence that cannot be encoded or lacks a vector.
-    pub fn new(model: &'a BaseModel, subject: &'a Subject, spec: &'a TrainSpec) -> Result<Self, TrainError> {
+    pub fn new(model: &Arc<BaseModel>, subject: &Subject, spec: &TrainSpec) -> Result<Self, TrainError> {
         let vectors = inversion(spec).vectors as usize;
         let placeholder = Placeholder { token: subject.token.clone(), vectors };
         let encode = |sentence: &str| encode(model, sentence, &placeholder);
@@ -86,45 +67,57 @@ impl<'a> Lesson<'a> {
             captions.push(caption.is_some().then_some(prompts.len()));
             prompts.extend(caption.as_deref().map(encode).transpose()?);
         }
+        let photos = subject.latents.count();
+        if photos == 0 {
+            return Err(TrainError::NoPhotos);
+        }
         let draws = Draws {
             seed: spec.seed,
-            photos: subject.latents.count(),
+            photos,
             sentences: templates.len(),
             timesteps: model.schedule.train_timesteps(),
             batch: spec.batch_size as usize,
             flip: spec.flip,
         };
-        match draws.photos {
-            0 => Err(TrainError::NoPhotos),
-            _ => Ok(Self {
-                model,
-                subject,
-                spec,
-                device: subject.latents.upright.device(),
-                draws,
-                vectors,
-                prompts,
-                captions,
-            }),
-        }
+        let (_, _, height, width) = subject.latents.upright.dims4()?;
+        Ok(Self {
+            model: Arc::clone(model),
+            subject: subject.clone(),
+            spec: spec.clone(),
+            draws,
+            vectors,
+            size: (height, width),
+            prompts,
+            captions,
+        })
     }
 
     /// How it is learned.
     #[must_use]
     pub fn spec(&self) -> &TrainSpec {
-        self.spec
+        &self.spec
     }
 
     /// What the spec says of the learned rows.
     #[must_use]
     pub fn inversion(&self) -> &TextualInversion {
-        inversion(self.spec)
+        inversion(&self.spec)
     }
 
     /// The base model.
     #[must_use]
-    pub fn model(&self) -> &BaseModel {
-        self.model
+    pub fn model(&self) -> &Arc<BaseModel> {
+        &self.model
+    }
+
+    /// Height and width of its latents.
+    pub(crate) fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// Where its latents live.
+    pub(crate) fn device(&self) -> &Device {
+        self.subject.latents.upright.device()
     }
 
     /// Text that did not fit into a caption's 77 tokens, with the caption.
@@ -148,7 +141,7 @@ impl<'a> Lesson<'a> {
         let mut rows = vec![initializer.clone()];
         for vector in 1..self.vectors {
             let key = NoiseKey { seed: self.draws.seed, purpose: Purpose::Start, step: 0, sample: vector as u64 };
-            let off = key.normal(initializer.shape(), self.device)?;
+            let off = key.normal(initializer.shape(), self.device())?;
             let unit = f64::from(size) / (initializer.elem_count() as f64).sqrt();
             rows.push((&initializer + off.affine(APART * unit, 0.0)?)?);
         }
@@ -157,26 +150,13 @@ impl<'a> Lesson<'a> {
         Ok(Optimizer::start(self.inversion().parameterization, &rows, &initializer.to_vec1::<f32>()?, norm))
     }
 
-    /// Loss of step `step` and its gradient with respect to `rows` (row-major), over the whole batch.
+    /// Loss of step `step` and its gradient with respect to `rows` (row-major): means over the samples of the batch.
     ///
     /// # Errors
     /// A tensor operation failed.
     pub fn gradient(&self, step: u32, rows: &[f32]) -> candle_core::Result<(f32, Vec<f32>)> {
-        let rows = Var::from_tensor(&self.tensor(rows)?)?;
-        let samples: Vec<Sample> = (0..self.draws.batch).map(|sample| self.draws.sample(step, sample)).collect();
-        let (mut loss, mut gradient) = (0.0, vec![0.0; rows.elem_count()]);
-        for pass in samples.chunks(self.pass()?) {
-            let share = pass.len() as f64 / samples.len() as f64;
-            let part = (self.loss(pass, &rows)? * share)?;
-            let gradients = part.backward()?;
-            let Some(part_gradient) = gradients.get(&rows) else {
-                candle_core::bail!("the loss does not depend on the rows")
-            };
-            let part_gradient = part_gradient.flatten_all()?.to_vec1::<f32>()?;
-            gradient.iter_mut().zip(part_gradient).for_each(|(sum, g)| *sum += g);
-            loss += part.to_scalar::<f32>()?;
-        }
-        Ok((loss, gradient))
+        let asked = [self.training(step, rows.to_vec())];
+        pass::gradients(&asked, PASS_POSITIONS).swap_remove(0) // one subject, one answer
     }
 
     /// Loss of `rows` (row-major) on the fixed evaluation set: the same photos, noise and timesteps every time, shown with
@@ -185,16 +165,22 @@ impl<'a> Lesson<'a> {
     /// # Errors
     /// A tensor operation failed.
     pub fn evaluate(&self, rows: &[f32]) -> candle_core::Result<f32> {
-        let rows = self.tensor(rows)?;
-        let samples: Vec<Sample> = (0..EVALUATIONS).map(|index| self.evaluation(index)).collect();
-        let mut sum = 0.0;
-        for pass in samples.chunks(self.pass()?) {
-            sum += f64::from(self.loss(pass, &rows)?.to_scalar::<f32>()?) * pass.len() as f64;
-        }
-        Ok((sum / samples.len() as f64) as f32)
+        let asked = [self.evaluation(rows.to_vec())];
+        pass::losses(&asked, PASS_POSITIONS).swap_remove(0) // one subject, one answer
     }
 
-    fn evaluation(&self, index: usize) -> Sample {
+    /// The batch of step `step`, to be shown under `rows`.
+    pub(crate) fn training(&self, step: u32, rows: Vec<f32>) -> Ask<'_> {
+        let samples = (0..self.draws.batch).map(|sample| self.draws.sample(step, sample)).collect();
+        Ask { lesson: self, rows, samples }
+    }
+
+    /// The evaluation set, to be shown under `rows`.
+    pub(crate) fn evaluation(&self, rows: Vec<f32>) -> Ask<'_> {
+        Ask { lesson: self, rows, samples: (0..EVALUATIONS).map(|index| self.evaluated(index)).collect() }
+    }
+
+    fn evaluated(&self, index: usize) -> Sample {
         let (low, high) = EVALUATION_SPAN;
         let place = low + (high - low) * index as f64 / (EVALUATIONS - 1) as f64;
         let photos = self.draws.photos;
@@ -207,26 +193,24 @@ impl<'a> Lesson<'a> {
         }
     }
 
-    fn loss(&self, samples: &[Sample], rows: &Tensor) -> candle_core::Result<Tensor> {
-        let latents = &self.subject.latents;
-        let clean = samples.iter().map(|s| latents.get(s.photo, s.mirrored)).collect::<Result<Vec<_>, _>>()?;
-        let noise = samples.iter().zip(&clean).map(|(s, c)| s.noise.normal(c.shape(), self.device));
-        let noise = Tensor::stack(&noise.collect::<Result<Vec<_>, _>>()?, 0)?;
-        let timesteps: Vec<u32> = samples.iter().map(|s| s.timestep).collect();
-        let prompt = |s: &Sample| self.prompts[self.captions[s.photo].unwrap_or(s.sentence)].clone();
-        let prompts: Vec<Prompt> = samples.iter().map(prompt).collect();
-        noise_loss(self.model, &Tensor::stack(&clean, 0)?, &noise, &timesteps, &prompts, rows)
+    /// The prompt that a sample is shown with.
+    pub(crate) fn prompt(&self, sample: &Sample) -> &Prompt {
+        &self.prompts[self.captions[sample.photo].unwrap_or(sample.sentence)]
+    }
+
+    /// The photo that a sample shows, `(c, h, w)`, and its noise.
+    ///
+    /// # Errors
+    /// A tensor operation failed.
+    pub(crate) fn picture(&self, sample: &Sample) -> candle_core::Result<(Tensor, Tensor)> {
+        let clean = self.subject.latents.get(sample.photo, sample.mirrored)?;
+        let noise = sample.noise.normal(clean.shape(), self.device())?;
+        Ok((clean, noise))
     }
 
     /// Rows as the tensor `(vectors, width)`.
     pub(crate) fn tensor(&self, rows: &[f32]) -> candle_core::Result<Tensor> {
-        Tensor::from_slice(rows, (self.vectors, rows.len() / self.vectors), self.device)
-    }
-
-    /// Samples in one pass.
-    fn pass(&self) -> candle_core::Result<usize> {
-        let (_, _, height, width) = self.subject.latents.upright.dims4()?;
-        Ok((PASS_POSITIONS / (height * width)).max(1))
+        Tensor::from_slice(rows, (self.vectors, rows.len() / self.vectors), self.device())
     }
 
     /// What is learned, as a digest: the spec with its defaults resolved, the photos, their captions, the initial phrase.

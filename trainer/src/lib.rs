@@ -1,14 +1,18 @@
 //! Learns a subject from its photos: a few rows of a frozen model's token table (textual inversion).
 //!
 //! [`train`] is the whole method, without a service: photos become [`Latents`], a [`Subject`] is learned under a spec, and
-//! [`Learned`] rows come out. [`Trainer`] does the same for tasks that a worker leases. Knows nothing of rendering and stores.
+//! [`Learned`] rows come out. [`train_packed`] does it for many subjects in shared steps, [`Trainer`] for tasks that a worker
+//! leases. Knows nothing of rendering and stores.
 
 mod checkpoint;
 mod draws;
 mod error;
 mod lesson;
 pub mod optimizer;
+mod pack;
+mod pass;
 mod photos;
+mod run;
 mod stop;
 pub mod templates;
 mod train;
@@ -16,8 +20,8 @@ mod work;
 
 pub use checkpoint::Checkpoint;
 pub use error::{CheckpointError, TrainError, Verdict};
-pub use lesson::{Lesson, Subject, noise_loss};
+pub use lesson::{Lesson, Subject};
 pub use photos::{Latents, Photo};
 pub use stop::StopRule;
-pub use train::{Learned, Observer, train};
+pub use train::{Entry, Learned, Observer, Packing, train, train_packed};
 pub use work::{Options, Trainer};

@@ -1,15 +1,16 @@
-//! The training loop. Reads top to bottom; needs no service.
+//! Learning without a service: one subject, or many in a pack.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use candle_core::Tensor;
 use likeness_proto::{Evaluation, StopReason};
-use tracing::info;
 
 use crate::{
-    Checkpoint, CheckpointError, Lesson, StopRule, TrainError,
-    optimizer::{Optimizer, REFERENCE_BATCH, effective_rate},
+    Checkpoint, Lesson, TrainError,
+    pack::{End, Pack},
+    pass::PASS_POSITIONS,
+    run::Run,
 };
 
 /// Watches a run, and may stop it. Every method has a default that does nothing.
@@ -32,6 +33,24 @@ pub trait Observer {
 /// Watches nothing.
 impl Observer for () {}
 
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn proceed(&mut self) -> ControlFlow<()> {
+        (**self).proceed()
+    }
+
+    fn stepped(&mut self, step: u32, loss: f32) {
+        (**self).stepped(step, loss);
+    }
+
+    fn evaluated(&mut self, evaluation: Evaluation) {
+        (**self).evaluated(evaluation);
+    }
+
+    fn checkpoint(&mut self, checkpoint: Checkpoint) {
+        (**self).checkpoint(checkpoint);
+    }
+}
+
 /// What a run has learned.
 #[derive(Clone, Debug)]
 pub struct Learned {
@@ -49,204 +68,69 @@ pub struct Learned {
     pub evaluations: Vec<Evaluation>,
     /// The training loss of every step.
     pub losses: Vec<f32>,
-    /// Seconds of work, all attempts.
+    /// Seconds from its start to its end, all attempts; those of a pack pass for all its subjects at once.
     pub seconds: f64,
 }
 
 /// Learns the lesson, from the start or from a checkpoint of the same run, until the evaluation loss no longer falls or the
-/// steps are used up. A resumed run gives the same bits as an unbroken one.
+/// steps are used up: a pack of one. A resumed run gives the same bits as an unbroken one.
 ///
 /// # Errors
 /// See [`TrainError`]. [`TrainError::Interrupted`] and [`TrainError::Diverged`] carry what was learned until then.
-pub fn train(
-    lesson: &Lesson<'_>,
-    from: Option<Checkpoint>,
-    observer: &mut dyn Observer,
-) -> Result<Learned, TrainError> {
-    let (spec, inversion) = (lesson.spec(), lesson.inversion());
-    let rate = effective_rate(inversion.learning_rate, spec.batch_size as usize);
-    let rule = StopRule::default();
-    let mut run = Run::begin(lesson, from)?;
-    info!(
-        rate, base_rate = inversion.learning_rate, batch = spec.batch_size, reference_batch = REFERENCE_BATCH,
-        parameterization = %inversion.parameterization, from_step = run.step,
-        "learning rate scaled to the effective batch"
-    );
+pub fn train(lesson: &Lesson, from: Option<Checkpoint>, observer: &mut dyn Observer) -> Result<Learned, TrainError> {
+    let only = [Entry { lesson, from, observer }];
+    train_packed(only, Packing::default()).swap_remove(0) // one entry, one end
+}
 
+/// A subject on its way into a pack.
+pub struct Entry<'a> {
+    /// What is learned.
+    pub lesson: &'a Lesson,
+    /// A checkpoint of the same run, to go on from.
+    pub from: Option<Checkpoint>,
+    /// Told of this subject alone.
+    pub observer: &'a mut dyn Observer,
+}
+
+/// How subjects are packed. None of it shows in what they learn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packing {
+    /// Subjects at once; where one ends, the next takes its place.
+    pub slots: NonZeroUsize,
+    /// Latent positions that go through the network at once, at most: memory grows with them. A single sample always goes.
+    pub positions: usize,
+}
+
+impl Default for Packing {
+    /// One subject, 8192 positions: 32 samples of 16×16 latents, 2 of 64×64.
+    fn default() -> Self {
+        Self { slots: NonZeroUsize::MIN, positions: PASS_POSITIONS }
+    }
+}
+
+/// Learns many subjects of one base model, several at a time in shared steps. Each gives the bits it gives alone, and ends by
+/// itself: how, stands at its place in the result.
+pub fn train_packed<'a>(
+    entries: impl IntoIterator<Item = Entry<'a>>,
+    packing: Packing,
+) -> Vec<Result<Learned, TrainError>> {
+    let mut waiting = entries.into_iter().enumerate();
+    let mut ends: Vec<(usize, End)> = Vec::new();
+    let mut pack = Pack::new(packing.positions);
     loop {
-        if run.evaluation_due() {
-            let loss = lesson.evaluate(&run.optimizer.rows())?;
-            run.judge(loss)?;
-            observer.evaluated(Evaluation { step: run.step, loss });
+        while pack.len() < packing.slots.get()
+            && let Some((place, Entry { lesson, from, observer })) = waiting.next()
+        {
+            match Run::begin(lesson.clone(), from) {
+                Ok(run) => pack.join(place, run, Box::new(observer)),
+                Err(error) => ends.push((place, Err(error))),
+            }
         }
-        if let Some(reason) = run.finished(&rule) {
-            return run.learned(reason);
+        if pack.len() == 0 {
+            break;
         }
-        if run.checkpoint_due() {
-            observer.checkpoint(run.checkpoint());
-        }
-        if observer.proceed().is_break() {
-            return Err(TrainError::Interrupted(Box::new(run.checkpoint())));
-        }
-
-        let (loss, gradient) = lesson.gradient(run.step, &run.optimizer.rows())?;
-        run.apply(loss, &gradient, rate)?;
-        observer.stepped(run.step, loss);
+        ends.extend(pack.step());
     }
-}
-
-/// A run under way.
-struct Run<'a> {
-    lesson: &'a Lesson<'a>,
-    step: u32,
-    optimizer: Optimizer,
-    best: Vec<f32>,
-    best_loss: f32,
-    best_step: u32,
-    evaluations: Vec<Evaluation>,
-    losses: Vec<f32>,
-    /// The step of the newest checkpoint, 0 before the first.
-    saved: u32,
-    digest: String,
-    seconds_before: f64,
-    began: Instant,
-}
-
-impl<'a> Run<'a> {
-    fn begin(lesson: &'a Lesson<'a>, from: Option<Checkpoint>) -> Result<Self, TrainError> {
-        let optimizer = lesson.start()?;
-        let fresh = Self {
-            lesson,
-            step: 0,
-            best: optimizer.rows(),
-            optimizer,
-            best_loss: f32::INFINITY,
-            best_step: 0,
-            evaluations: Vec::new(),
-            losses: Vec::new(),
-            saved: 0,
-            digest: lesson.digest(),
-            seconds_before: 0.0,
-            began: Instant::now(),
-        };
-        match from {
-            None => Ok(fresh),
-            Some(checkpoint) => Ok(fresh.resume(checkpoint)?),
-        }
-    }
-
-    fn resume(self, from: Checkpoint) -> Result<Self, CheckpointError> {
-        from.check(self.lesson.model().digest.as_ref(), &self.digest)?;
-        let wrong = || CheckpointError::Damaged("its vectors are not of this run's shape".to_owned());
-        Ok(Self {
-            step: from.step,
-            optimizer: self.optimizer.resume(from.optimizer).ok_or_else(wrong)?,
-            best: from.best,
-            best_loss: from.best_loss,
-            best_step: from.best_step,
-            evaluations: from.evaluations,
-            losses: from.losses,
-            saved: from.step,
-            seconds_before: from.seconds,
-            ..self
-        })
-    }
-
-    /// Every so many steps and after the last, once.
-    fn evaluation_due(&self) -> bool {
-        let spec = self.lesson.spec();
-        let due = self.step.is_multiple_of(spec.evaluate_every) || self.step >= spec.max_steps;
-        due && self.evaluations.last().is_none_or(|last| last.step != self.step)
-    }
-
-    fn checkpoint_due(&mut self) -> bool {
-        let due = self.step.is_multiple_of(self.lesson.spec().checkpoint_every) && self.step != self.saved;
-        if due {
-            self.saved = self.step;
-        }
-        due
-    }
-
-    /// Takes an evaluation in and keeps the rows when they are the best so far.
-    fn judge(&mut self, loss: f32) -> Result<(), TrainError> {
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the evaluation loss became {loss}")));
-        }
-        self.evaluations.push(Evaluation { step: self.step, loss });
-        if loss < self.best_loss {
-            (self.best, self.best_loss, self.best_step) = (self.optimizer.rows(), loss, self.step);
-        }
-        Ok(())
-    }
-
-    fn finished(&self, rule: &StopRule) -> Option<StopReason> {
-        let measured = self.evaluations.last().is_some_and(|last| last.step == self.step);
-        if measured && rule.converged(&self.evaluations) {
-            return Some(StopReason::Converged);
-        }
-        (self.step >= self.lesson.spec().max_steps).then_some(StopReason::MaxSteps)
-    }
-
-    /// Moves the rows one step; leaves them as they were when something is not finite.
-    fn apply(&mut self, loss: f32, gradient: &[f32], rate: f64) -> Result<(), TrainError> {
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss became {loss}")));
-        }
-        if let Some(g) = gradient.iter().find(|g| !g.is_finite()) {
-            return Err(self.diverged(format!("the gradient became {g}")));
-        }
-        let mut next = self.optimizer.clone();
-        next.step(self.step, gradient, rate);
-        if let Some(x) = next.rows().iter().find(|x| !x.is_finite()) {
-            return Err(self.diverged(format!("the vectors became {x}")));
-        }
-        self.optimizer = next;
-        self.losses.push(loss);
-        self.step += 1;
-        Ok(())
-    }
-
-    fn diverged(&self, what: String) -> TrainError {
-        let rate = self.lesson.inversion().learning_rate;
-        TrainError::Diverged {
-            what,
-            step: self.step,
-            rate,
-            suggestion: rate / 10.0,
-            last_loss: self.losses.last().copied().unwrap_or(f32::NAN),
-            kept: Box::new(self.checkpoint()),
-        }
-    }
-
-    fn seconds(&self) -> f64 {
-        self.seconds_before + self.began.elapsed().as_secs_f64()
-    }
-
-    fn checkpoint(&self) -> Checkpoint {
-        Checkpoint {
-            step: self.step,
-            base_model: self.lesson.model().digest.to_string(),
-            run: self.digest.clone(),
-            optimizer: self.optimizer.state(),
-            best: self.best.clone(),
-            best_loss: self.best_loss,
-            best_step: self.best_step,
-            evaluations: self.evaluations.clone(),
-            losses: self.losses.clone(),
-            seconds: self.seconds(),
-        }
-    }
-
-    fn learned(self, reason: StopReason) -> Result<Learned, TrainError> {
-        Ok(Learned {
-            rows: self.lesson.tensor(&self.best)?,
-            steps: self.step,
-            reason,
-            best_loss: self.best_loss,
-            best_step: self.best_step,
-            seconds: self.seconds(),
-            evaluations: self.evaluations,
-            losses: self.losses,
-        })
-    }
+    ends.sort_by_key(|(place, _)| *place);
+    ends.into_iter().map(|(_, end)| end).collect()
 }

@@ -103,7 +103,7 @@ impl Order {
 
     /// The checkpoint of an earlier attempt. One that cannot be read is no reason to fail: from the start the run comes to the
     /// same vectors, only later.
-    fn start(&self, lesson: &Lesson<'_>, model: &BaseModel) -> Option<Checkpoint> {
+    fn start(&self, lesson: &Lesson, model: &BaseModel) -> Option<Checkpoint> {
         let bytes = self.checkpoint.as_deref()?;
         let usable =
             Checkpoint::from_bytes(bytes).and_then(|c| c.check(model.digest.as_ref(), &lesson.digest()).map(|()| c));
@@ -120,7 +120,7 @@ struct Lessons {
 impl Trainer {
     /// From bytes to vectors; blocks.
     fn learn(&self, order: &Order, mut watcher: Watcher) -> Result<Lessons, TrainError> {
-        let (model, work) = (&*self.model, &order.work);
+        let (model, work) = (&self.model, &order.work);
         let side = work.spec.resolution as usize;
         let decode = |(photo, bytes): (&likeness_proto::Photo, &Vec<u8>)| {
             Photo::decode(&photo.file_name, bytes, photo.caption.clone(), side)

@@ -1,6 +1,7 @@
 //! The model, its subjects, and one training.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Device};
 use likeness_proto::{ModelFacts, TrainSpec, v1};
@@ -14,14 +15,14 @@ pub(crate) const TOKEN: &str = "<subject>";
 pub(crate) const INIT: &str = "person";
 
 pub(crate) struct World {
-    pub(crate) model: BaseModel,
+    pub(crate) model: Arc<BaseModel>,
     /// By folder name.
     pub(crate) subjects: Vec<(String, Subject)>,
 }
 
 impl World {
     pub(crate) fn load(folder: &Path) -> Result<Self, AnyError> {
-        let model = BaseModel::load(folder, &Device::Cpu)?;
+        let model = Arc::new(BaseModel::load(folder, &Device::Cpu)?);
         let subjects = sorted(&folder.join("subjects"))?
             .into_iter()
             .filter(|path| path.is_dir())

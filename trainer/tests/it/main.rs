@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod common;
 #[cfg(test)]
+mod packing;
+#[cfg(test)]
 mod task;
 #[cfg(test)]
 mod training;

@@ -1,60 +1,12 @@
 //! The loop on the bundled model.
 
-use std::ops::ControlFlow;
-
-use crate::common::{MODEL, resolve, small, subject, wire};
+use crate::common::{MODEL, Until, bits, resolve, small, subject, wire};
 use candle_core::Tensor;
-use likeness_proto::{Evaluation, Parameterization, StopReason, v1};
-use likeness_trainer::{Checkpoint, Learned, Lesson, Observer, TrainError, Verdict, train};
-
-/// Stops before step `at` and keeps what it was told.
-#[derive(Default)]
-struct Until {
-    at: Option<u32>,
-    step: u32,
-    evaluated: Vec<Evaluation>,
-    checkpoints: Vec<u32>,
-}
-
-impl Observer for Until {
-    fn proceed(&mut self) -> ControlFlow<()> {
-        if self.at == Some(self.step) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    fn stepped(&mut self, step: u32, _loss: f32) {
-        self.step = step;
-    }
-
-    fn evaluated(&mut self, evaluation: Evaluation) {
-        self.evaluated.push(evaluation);
-    }
-
-    fn checkpoint(&mut self, checkpoint: Checkpoint) {
-        self.checkpoints.push(checkpoint.step);
-    }
-}
-
-/// Everything a run learned, as bits.
-#[derive(Debug, PartialEq)]
-struct Bits {
-    rows: Vec<u32>,
-    losses: Vec<u32>,
-    evaluations: Vec<(u32, u32)>,
-    best_step: u32,
-}
-
-fn bits(learned: &Learned) -> Bits {
-    let words = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect();
-    Bits {
-        rows: words(&learned.rows.flatten_all().unwrap().to_vec1::<f32>().unwrap()),
-        losses: words(&learned.losses),
-        evaluations: learned.evaluations.iter().map(|e| (e.step, e.loss.to_bits())).collect(),
-        best_step: learned.best_step,
-    }
-}
+use likeness_proto::{Parameterization, StopReason, v1};
+use likeness_trainer::{Checkpoint, Learned, Lesson, TrainError, Verdict, train};
 
 /// Runs until `at`, sends the checkpoint through its file, and goes on.
-fn broken_at(lesson: &Lesson<'_>, at: u32) -> Learned {
+fn broken_at(lesson: &Lesson, at: u32) -> Learned {
     let error = train(lesson, None, &mut Until { at: Some(at), ..Until::default() }).unwrap_err();
     assert_eq!(error.verdict(), Verdict::Drop);
     let TrainError::Interrupted(checkpoint) = error else { panic!("{error}") };

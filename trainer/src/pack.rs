@@ -1,0 +1,109 @@
+//! The loop over many runs at once: every step is one forward and backward pass for all of them.
+
+use tracing::debug;
+
+use crate::{Learned, Observer, TrainError, pass, run::Run};
+
+/// Runs that share their steps. A run may join or leave between any two of them and notices nothing of the others: its
+/// numbers are those it would have alone.
+pub(crate) struct Pack<'a, K> {
+    members: Vec<Member<'a, K>>,
+    /// Latent positions of one pass.
+    positions: usize,
+}
+
+struct Member<'a, K> {
+    key: K,
+    run: Run,
+    observer: Box<dyn Observer + 'a>,
+}
+
+/// How a run ended.
+pub(crate) type End = Result<Learned, TrainError>;
+
+impl<'a, K> Pack<'a, K> {
+    /// Without a member. At most `positions` latent positions go into one pass.
+    pub(crate) fn new(positions: usize) -> Self {
+        Self { members: Vec::new(), positions }
+    }
+
+    /// Takes part from the next step on. `key` says whose run it is when it ends.
+    pub(crate) fn join(&mut self, key: K, run: Run, observer: Box<dyn Observer + 'a>) {
+        self.members.push(Member { key, run, observer });
+        debug!(subjects = self.members.len(), "subject joined the pack");
+    }
+
+    /// Runs under way.
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// One step of every run: measures those whose evaluation is due, lets those go that are done or asked to stop, and moves
+    /// the others. Gives back the runs that ended, whatever the reason, and how.
+    pub(crate) fn step(&mut self) -> Vec<(K, End)> {
+        let mut ended = self.evaluate();
+        ended.extend(self.settle());
+        ended.extend(self.learn());
+        ended
+    }
+
+    fn evaluate(&mut self) -> Vec<(K, End)> {
+        let due = self.members.iter().filter(|member| member.run.evaluation_due());
+        let asked: Vec<_> = due.map(|member| member.run.evaluation()).collect();
+        let mut losses = pass::losses(&asked, self.positions).into_iter();
+        self.each(|Member { run, observer, .. }| {
+            if run.evaluation_due()
+                && let Some(loss) = losses.next()
+            {
+                observer.evaluated(run.judge(loss?)?);
+            }
+            Ok(None)
+        })
+    }
+
+    fn settle(&mut self) -> Vec<(K, End)> {
+        self.each(|Member { run, observer, .. }| {
+            if let Some(reason) = run.finished() {
+                return run.learned(reason).map(Some);
+            }
+            if let Some(checkpoint) = run.due_checkpoint() {
+                observer.checkpoint(checkpoint);
+            }
+            match observer.proceed().is_break() {
+                true => Err(TrainError::Interrupted(Box::new(run.checkpoint()))),
+                false => Ok(None),
+            }
+        })
+    }
+
+    fn learn(&mut self) -> Vec<(K, End)> {
+        let asked: Vec<_> = self.members.iter().map(|member| member.run.training()).collect();
+        let mut measured = pass::gradients(&asked, self.positions).into_iter();
+        self.each(|Member { run, observer, .. }| {
+            if let Some(measured) = measured.next() {
+                let (loss, gradient) = measured?;
+                run.apply(loss, &gradient)?;
+                observer.stepped(run.step(), loss);
+            }
+            Ok(None)
+        })
+    }
+
+    /// Does something with every run, in order; those that it ends leave, by what they learned or an error.
+    fn each(
+        &mut self,
+        mut act: impl FnMut(&mut Member<'a, K>) -> Result<Option<Learned>, TrainError>,
+    ) -> Vec<(K, End)> {
+        let mut ended = Vec::new();
+        for mut member in std::mem::take(&mut self.members) {
+            match act(&mut member).transpose() {
+                None => self.members.push(member),
+                Some(end) => ended.push((member.key, end)),
+            }
+        }
+        if !ended.is_empty() {
+            debug!(ended = ended.len(), subjects = self.members.len(), "subjects left the pack");
+        }
+        ended
+    }
+}
