@@ -79,6 +79,9 @@ pub enum TrainError {
     /// The embedding file cannot be written.
     #[error(transparent)]
     Embedding(#[from] EmbeddingError),
+    /// A thread panicked, or there is none to be had.
+    #[error("training ended unexpectedly: {0}")]
+    Crashed(String),
     /// A tensor operation failed: shapes that do not fit, or no memory.
     #[error("a tensor operation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -135,7 +138,7 @@ impl TrainError {
             | Self::Diverged { .. }
             | Self::Checkpoint(_)
             | Self::Embedding(_) => Verdict::Fail,
-            Self::Tensor(_) => Verdict::Retry,
+            Self::Crashed(_) | Self::Tensor(_) => Verdict::Retry,
             Self::Interrupted(_) => Verdict::Drop,
         }
     }
@@ -156,6 +159,7 @@ impl TrainError {
             | Self::Checkpoint(CheckpointError::OtherRun { .. })
             | Self::Embedding(_)
             | Self::Interrupted(_)
+            | Self::Crashed(_)
             | Self::Tensor(_) => ErrorCode::Internal,
         }
     }

@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod draws;
+mod engine;
 mod error;
 mod lesson;
 pub mod optimizer;

@@ -38,6 +38,11 @@ impl<'a, K> Pack<'a, K> {
         self.members.len()
     }
 
+    /// Drops the runs that nobody waits for.
+    pub(crate) fn keep(&mut self, wanted: impl Fn(&K) -> bool) {
+        self.members.retain(|member| wanted(&member.key));
+    }
+
     /// One step of every run: measures those whose evaluation is due, lets those go that are done or asked to stop, and moves
     /// the others. Gives back the runs that ended, whatever the reason, and how.
     pub(crate) fn step(&mut self) -> Vec<(K, End)> {

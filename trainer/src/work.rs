@@ -8,17 +8,23 @@ use std::sync::Arc;
 use likeness_diffusion::{BaseModel, Device, Embedding, Facts};
 use likeness_proto::{Assignment, EMBEDDING_NAME, ErrorCode, Grant, TaskKind, TrainWork, v1};
 use likeness_worker::{BoxFuture, Done, Stop, Task, Work, WorkError};
-use tracing::{info, warn};
+use tokio::sync::Mutex;
+use tracing::{Span, info, warn};
 
-use crate::{Checkpoint, Latents, Learned, Lesson, Photo, Subject, TrainError, Verdict, train};
+use crate::{
+    Checkpoint, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, run::Run,
+};
 use saver::Saver;
 use watcher::Watcher;
 
-/// Learns subjects for a coordinator.
-#[derive(Clone, Debug)]
+/// Learns subjects for a coordinator: all that it is given at once in one pack.
+#[derive(Debug)]
 pub struct Trainer {
     model: Arc<BaseModel>,
     options: Options,
+    engine: Engine,
+    /// Subjects are made ready one after the other: each keeps all cores busy, and the first can be learned sooner.
+    preparing: Mutex<()>,
 }
 
 /// How a trainer works.
@@ -26,11 +32,13 @@ pub struct Trainer {
 pub struct Options {
     /// Where latents and learned rows live; the model must have been loaded there.
     pub device: Device,
+    /// Latent positions that go through the network at once, at most; see [`Packing::positions`].
+    pub positions: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu }
+        Self { device: Device::Cpu, positions: Packing::default().positions }
     }
 }
 
@@ -38,7 +46,7 @@ impl Trainer {
     /// A trainer of subjects on `model`.
     #[must_use]
     pub fn new(model: Arc<BaseModel>, options: Options) -> Self {
-        Self { model, options }
+        Self { model, engine: Engine::new(options.positions), options, preparing: Mutex::new(()) }
     }
 }
 
@@ -55,17 +63,28 @@ impl Work for Trainer {
 impl Trainer {
     async fn attempt(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
         let order = Order::fetch(&self.model, grant, &task).await?;
+        let ready = self.prepare(&order, &task).await?;
         let saver = Saver::start(&task);
         let watcher = Watcher::new(task.clone(), saver.inbox());
-        let (trainer, lent) = (self.clone(), Arc::clone(&order));
-        let learned = tokio::task::spawn_blocking(move || trainer.learn(&lent, watcher)).await;
+        let ended = self.engine.learn(ready.run, Box::new(watcher)).await;
         saver.finish().await; // before any later checkpoint, which would otherwise be overtaken
 
-        match learned {
-            Ok(Ok(lessons)) => self.complete(&order, lessons, &task).await,
-            Ok(Err(error)) => Err(give_up(error, &task).await),
-            Err(panic) => Err(failed(ErrorCode::Internal, format!("training ended unexpectedly: {panic}"), true)),
+        match ended {
+            Ok(learned) => self.complete(&order, &learned, ready.warnings, &task).await,
+            Err(error) => Err(give_up(error, &task).await),
         }
+    }
+
+    /// From bytes to a run, when it is this task's turn.
+    async fn prepare(&self, order: &Arc<Order>, task: &Task) -> Result<Ready, WorkError> {
+        let _turn = self.preparing.lock().await;
+        if task.stop().requested().is_some() {
+            return Err(WorkError::Stopped); // an earlier attempt's checkpoint is still the newest
+        }
+        let (order, model, device) = (Arc::clone(order), Arc::clone(&self.model), self.options.device.clone());
+        let span = Span::current();
+        let prepared = tokio::task::spawn_blocking(move || span.in_scope(|| order.prepare(&model, &device))).await;
+        prepared.unwrap_or_else(|panic| Err(TrainError::Crashed(panic.to_string()))).map_err(|error| refuse(&error))
     }
 }
 
@@ -101,45 +120,49 @@ impl Order {
         Ok(Arc::new(Self { grant, work, photos, checkpoint }))
     }
 
-    /// The checkpoint of an earlier attempt. One that cannot be read is no reason to fail: from the start the run comes to the
-    /// same vectors, only later.
-    fn start(&self, lesson: &Lesson, model: &BaseModel) -> Option<Checkpoint> {
-        let bytes = self.checkpoint.as_deref()?;
-        let usable =
-            Checkpoint::from_bytes(bytes).and_then(|c| c.check(model.digest.as_ref(), &lesson.digest()).map(|()| c));
-        usable.inspect_err(|error| warn!(%error, "checkpoint refused, training starts over")).ok()
-    }
-}
-
-/// What a blocking thread brings back.
-struct Lessons {
-    learned: Learned,
-    warnings: Vec<v1::Warning>,
-}
-
-impl Trainer {
-    /// From bytes to vectors; blocks.
-    fn learn(&self, order: &Order, mut watcher: Watcher) -> Result<Lessons, TrainError> {
-        let (model, work) = (&self.model, &order.work);
+    /// From bytes to a run; blocks.
+    fn prepare(&self, model: &Arc<BaseModel>, device: &Device) -> Result<Ready, TrainError> {
+        let work = &self.work;
         let side = work.spec.resolution as usize;
         let decode = |(photo, bytes): (&likeness_proto::Photo, &Vec<u8>)| {
             Photo::decode(&photo.file_name, bytes, photo.caption.clone(), side)
         };
-        let photos = work.photos.iter().zip(&order.photos).map(decode).collect::<Result<Vec<_>, _>>()?;
-        let latents = Latents::encode(model, &photos, work.spec.flip, &self.options.device)?;
+        let photos = work.photos.iter().zip(&self.photos).map(decode).collect::<Result<Vec<_>, _>>()?;
+        let latents = Latents::encode(model, &photos, work.spec.flip, device)?;
         let subject = Subject { latents, init: work.init.clone(), token: work.token.clone() };
         let lesson = Lesson::new(model, &subject, &work.spec)?;
-        let learned = train(&lesson, order.start(&lesson, model), &mut watcher)?;
-        let warnings = lesson.cut().map(|(caption, cut)| cut_warning(order, caption, cut)).collect();
-        Ok(Lessons { learned, warnings })
+        let warnings = lesson.cut().map(|(caption, cut)| cut_warning(self, caption, cut)).collect();
+        let from = self.start(&lesson);
+        Ok(Ready { run: Run::begin(lesson, from)?, warnings })
     }
 
-    async fn complete(&self, order: &Order, lessons: Lessons, task: &Task) -> Result<Done, WorkError> {
+    /// The checkpoint of an earlier attempt. One that cannot be read is no reason to fail: from the start the run comes to the
+    /// same vectors, only later.
+    fn start(&self, lesson: &Lesson) -> Option<Checkpoint> {
+        let (bytes, model) = (self.checkpoint.as_deref()?, &lesson.model().digest);
+        let usable = Checkpoint::from_bytes(bytes).and_then(|c| c.check(model.as_ref(), &lesson.digest()).map(|()| c));
+        usable.inspect_err(|error| warn!(%error, "checkpoint refused, training starts over")).ok()
+    }
+}
+
+/// A run that can begin, and what the user should know of it.
+struct Ready {
+    run: Run,
+    warnings: Vec<v1::Warning>,
+}
+
+impl Trainer {
+    async fn complete(
+        &self,
+        order: &Order,
+        learned: &Learned,
+        warnings: Vec<v1::Warning>,
+        task: &Task,
+    ) -> Result<Done, WorkError> {
         if task.stop().requested().is_some_and(Stop::is_final) {
             return Err(WorkError::Stopped);
         }
-        let Lessons { learned, warnings } = lessons;
-        let embedding = self.embedding(order, &learned).to_bytes().map_err(|error| refuse(&error.into()))?;
+        let embedding = self.embedding(order, learned).to_bytes().map_err(|error| refuse(&error.into()))?;
         let object = task.bucket().put(EMBEDDING_NAME, embedding).await?;
         let outcome = v1::TrainOutcome {
             steps: learned.steps,

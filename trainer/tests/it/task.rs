@@ -59,13 +59,17 @@ impl Bench {
         work
     }
 
-    /// Runs one attempt; `stop` fires once so many losses were heard.
+    /// Runs one attempt on a trainer of its own; `stop` fires once so many losses were heard.
     async fn attempt(&self, stop: Option<(usize, Stop)>) -> (Result<Done, WorkError>, Heard) {
+        self.attempt_on(&trainer(), stop).await
+    }
+
+    async fn attempt_on(&self, trainer: &Trainer, stop: Option<(usize, Stop)>) -> (Result<Done, WorkError>, Heard) {
         let (task, probe) =
             Task::alone(&self.grant, Bucket::new(Arc::clone(&self.store), self.grant.output_prefix.clone()));
         let heard = Arc::new(Mutex::new(Heard::default()));
         let listening = tokio::spawn(listen(probe, Arc::clone(&heard), stop));
-        let ended = Trainer::new(Arc::clone(&MODEL), Options::default()).run(self.grant.clone(), task).await;
+        let ended = trainer.run(self.grant.clone(), task).await;
         listening.abort();
         let _ = listening.await;
         let heard = std::mem::take(&mut *heard.lock().unwrap());
@@ -77,6 +81,10 @@ impl Bench {
         let object: ObjectRef = result.embedding.clone().unwrap().try_into().unwrap();
         Bucket::new(Arc::clone(&self.store), self.grant.output_prefix.clone()).get(&object).await.unwrap()
     }
+}
+
+fn trainer() -> Trainer {
+    Trainer::new(Arc::clone(&MODEL), Options::default())
 }
 
 async fn listen(probe: TaskProbe, heard: Arc<Mutex<Heard>>, stop: Option<(usize, Stop)>) {
@@ -145,6 +153,31 @@ async fn a_drained_task_goes_on_elsewhere_to_the_same_embedding() {
     let resumed = ended.unwrap();
     assert!(heard.losses.len() <= 30 - checkpoint.step as usize, "steps done are not done again");
     assert_eq!(bench.embedding(&resumed).await, bench.embedding(&unbroken).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tasks_at_the_same_time_come_to_the_embeddings_that_they_come_to_one_after_the_other() {
+    let (first, second) = (
+        Bench::new(resolve(small(Parameterization::Direction, 2))).await,
+        Bench::new(resolve(small(Parameterization::Adamw, 1))).await,
+    );
+    let trainer = trainer();
+    let both = tokio::join!(first.attempt_on(&trainer, None), second.attempt_on(&trainer, None));
+    let (first_done, second_done) = (both.0.0.unwrap(), both.1.0.unwrap());
+    let (first_alone, second_alone) = (first.attempt(None).await.0.unwrap(), second.attempt(None).await.0.unwrap());
+    assert_eq!(first.embedding(&first_done).await, first.embedding(&first_alone).await);
+    assert_eq!(second.embedding(&second_done).await, second.embedding(&second_alone).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_stopped_leaves_its_neighbour_alone() {
+    let (stopped, neighbour) = (Bench::new(resolve(long(1000))).await, Bench::new(resolve(long(8))).await);
+    let trainer = trainer();
+    let both =
+        tokio::join!(stopped.attempt_on(&trainer, Some((2, Stop::Cancelled))), neighbour.attempt_on(&trainer, None));
+    assert_eq!(both.0.0.unwrap_err(), WorkError::Stopped);
+    let alone = neighbour.attempt(None).await.0.unwrap();
+    assert_eq!(neighbour.embedding(&both.1.0.unwrap()).await, neighbour.embedding(&alone).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
