@@ -1,8 +1,8 @@
 //! The thread that a trainer's pack lives on.
 
 use std::sync::{
-    Mutex, PoisonError,
-    mpsc::{Receiver, SendError, Sender, channel},
+    Arc, Mutex, MutexGuard, PoisonError,
+    mpsc::{Receiver, Sender, channel},
 };
 use std::thread;
 
@@ -22,7 +22,7 @@ const THREAD: &str = "trainer-pack";
 #[derive(Debug)]
 pub(crate) struct Engine {
     positions: usize,
-    thread: Mutex<Option<Sender<Order>>>,
+    thread: Mutex<Option<Arc<Sender<Order>>>>,
 }
 
 /// A run on its way to the thread.
@@ -41,32 +41,39 @@ impl Engine {
     /// Learns `run` to its end. If this is dropped, the run leaves the pack before its next step.
     pub(crate) async fn learn(&self, run: Run, observer: Box<dyn Observer + Send>) -> End {
         let (end, ended) = oneshot::channel();
-        self.submit(Order { run, observer, end })?;
-        let lost =
-            || TrainError::Crashed(format!("the thread {THREAD} panicked, with every subject on it; see the log"));
-        ended.await.unwrap_or_else(|_gone| Err(lost()))
+        let orders = self.submit(Order { run, observer, end })?;
+        ended.await.unwrap_or_else(|_gone| {
+            self.forget(&orders);
+            Err(TrainError::Crashed(format!("the thread {THREAD} panicked, with every subject on it; see its message")))
+        })
     }
 
-    /// Hands the order to the thread; to a new one where the last has panicked.
-    fn submit(&self, order: Order) -> Result<(), TrainError> {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
-        let order = match &*thread {
-            None => order,
-            Some(orders) => match orders.send(order) {
-                Ok(()) => return Ok(()),
-                Err(SendError(order)) => order,
-            },
+    /// Hands the order to the thread. Where that has panicked, the order's end goes with it.
+    fn submit(&self, order: Order) -> Result<Arc<Sender<Order>>, TrainError> {
+        let mut thread = self.thread();
+        let orders = match &*thread {
+            Some(orders) => Arc::clone(orders),
+            None => Arc::clone(thread.insert(Arc::new(start(self.positions)?))),
         };
-        let (orders, received) = channel();
-        let positions = self.positions;
-        thread::Builder::new()
-            .name(THREAD.to_owned())
-            .spawn(move || work(&received, positions))
-            .map_err(|error| TrainError::Crashed(format!("the thread {THREAD} cannot be started: {error}")))?;
-        let _ = orders.send(order); // fails only if the thread is gone already, and `ended` says so
-        *thread = Some(orders);
-        Ok(())
+        let _ = orders.send(order);
+        Ok(orders)
     }
+
+    /// Makes the next run begin a fresh thread, unless another run has done so.
+    fn forget(&self, panicked: &Arc<Sender<Order>>) {
+        self.thread().take_if(|orders| Arc::ptr_eq(orders, panicked));
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<Arc<Sender<Order>>>> {
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn start(positions: usize) -> Result<Sender<Order>, TrainError> {
+    let (orders, received) = channel();
+    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || work(&received, positions));
+    let started = thread.map(|_detached| orders);
+    started.map_err(|error| TrainError::Crashed(format!("the thread {THREAD} cannot be started: {error}")))
 }
 
 /// Steps while there are runs, waits for one while there are none, until nobody can send any more.

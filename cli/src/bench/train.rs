@@ -10,6 +10,7 @@ use likeness_proto::{Parameterization, TrainSpec};
 use likeness_trainer::{Latents, Lesson, Photo, Subject, TrainError};
 use serde::Serialize;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// Losses at the end that are averaged.
@@ -35,7 +36,7 @@ pub(super) struct TrainView {
 
 pub(super) fn measure(context: &Context, args: &BenchTrainArgs) -> Result<TrainView, Failure> {
     let began = Instant::now();
-    let model = models::load(context.settings.model.as_deref())?;
+    let model = Arc::new(models::load(context.settings.model.as_deref())?);
     let load_seconds = began.elapsed().as_secs_f64();
     let spec = spec(args, &model)?;
     let subject = Subject {

@@ -5,7 +5,9 @@ use std::sync::LazyLock;
 
 use crate::common::{Bits, MODEL, Until, bits, resolve, small, subject, subject_of};
 use likeness_proto::{Method, Parameterization, v1};
-use likeness_trainer::{Checkpoint, Entry, Learned, Lesson, Packing, Subject, TrainError, train, train_packed};
+use likeness_trainer::{
+    Checkpoint, Entry, Learned, Lesson, Packing, Subject, TrainError, time_packing, train, train_packed,
+};
 
 /// Three subjects that differ in everything a pack may not mix up, the first with the most steps.
 static LESSONS: LazyLock<[Lesson; 3]> = LazyLock::new(|| {
@@ -128,4 +130,11 @@ fn a_subject_that_cannot_begin_leaves_its_slot_to_the_next() {
     let ends = packed(vec![whole(&nameless), whole(&LESSONS[1])], slots(1));
     assert!(matches!(ends[0], Err(TrainError::InitEmpty(_))));
     assert_eq!(bits(ends[1].as_ref().unwrap()), ALONE[1]);
+}
+
+#[test]
+fn packing_can_be_timed() {
+    let lessons: Vec<Lesson> = LESSONS.iter().skip(1).cloned().collect();
+    let times = time_packing(&lessons, slots(2)).unwrap();
+    assert!(times.alone > 0.0 && times.packed > 0.0, "{times:?}");
 }
