@@ -144,7 +144,7 @@ impl Scope<'_> {
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        Ok(Conv3x3::new(&self.take("weight", &[outputs, inputs, 3, 3])?, bias, inputs, outputs, stride))
+        Ok(Conv3x3::new(self.take("weight", &[outputs, inputs, 3, 3])?, bias, inputs, outputs, stride))
     }
 
     /// A layer norm.

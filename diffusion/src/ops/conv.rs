@@ -1,12 +1,14 @@
 //! Frozen 3×3 convolutions, stride 1 or 2, over `(b, h, w, c)`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Write, product};
+use super::simd::vectorised;
 use super::tape::Value;
+use super::winograd::{Direction, Filter, LANES, Pictures, Tile};
 use super::{to_vec, values};
 
 /// Values of the gathered patches of one piece of work: half of a usual second-level cache.
@@ -45,12 +47,44 @@ pub(crate) struct Conv3x3(Arc<Weights>);
 
 #[derive(Debug)]
 struct Weights {
-    /// `(9, inputs, outputs)`, taps row by row.
+    /// `(outputs, inputs, 3, 3)`, as checkpoints have it.
     weight: Vec<f32>,
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
     stride: Stride,
+    /// `(9, inputs, outputs)`, taps row by row.
+    direct: OnceLock<Vec<f32>>,
+    two: OnceLock<Filter>,
+    four: OnceLock<Filter>,
+}
+
+impl Weights {
+    fn direct(&self) -> &[f32] {
+        self.direct.get_or_init(|| {
+            let mut taps = vec![0.0; self.weight.len()];
+            for (o, filter) in self.weight.chunks_exact(9 * self.inputs).enumerate() {
+                for (i, plane) in filter.chunks_exact(9).enumerate() {
+                    for (tap, value) in plane.iter().enumerate() {
+                        taps[(tap * self.inputs + i) * self.outputs + o] = *value;
+                    }
+                }
+            }
+            taps
+        })
+    }
+
+    /// The transformed filter for pictures of these sides, where that is quicker than the direct way.
+    fn winograd(&self, sides: Sides) -> Option<&Filter> {
+        let whole = self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
+        let filter = |tile| Filter::new(tile, &self.weight, self.inputs, self.outputs);
+        match sides.height.min(sides.width) {
+            _ if self.stride != Stride::One || !whole => None,
+            0..8 => None,
+            8..12 => Some(self.two.get_or_init(|| filter(Tile::Two))),
+            12.. => Some(self.four.get_or_init(|| filter(Tile::Four))),
+        }
+    }
 }
 
 /// Sides of the pictures on one side of a convolution.
@@ -62,17 +96,10 @@ struct Sides {
 
 impl Conv3x3 {
     /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
-    pub(crate) fn new(weight: &[f32], bias: Vec<f32>, inputs: usize, outputs: usize, stride: Stride) -> Self {
+    pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, inputs: usize, outputs: usize, stride: Stride) -> Self {
         assert_eq!(weight.len(), 9 * inputs * outputs);
-        let mut taps = vec![0.0; weight.len()];
-        for (o, filter) in weight.chunks_exact(9 * inputs).enumerate() {
-            for (i, plane) in filter.chunks_exact(9).enumerate() {
-                for (tap, value) in plane.iter().enumerate() {
-                    taps[(tap * inputs + i) * outputs + o] = *value;
-                }
-            }
-        }
-        Self(Arc::new(Weights { weight: taps, bias, inputs, outputs, stride }))
+        let (direct, two, four) = Default::default();
+        Self(Arc::new(Weights { weight, bias, inputs, outputs, stride, direct, two, four }))
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
@@ -110,22 +137,29 @@ impl Conv3x3 {
 
     /// Adds the convolution of `x` to `out`. Without a `shift` the bias alone is added at every pixel.
     fn add_to(&self, out: &mut [f32], shape: &Shape, x: &[f32], from: Sides, shift: Option<&[f32]>) -> Result<()> {
-        let Weights { weight, bias, inputs, outputs, stride } = &*self.0;
-        let (_, height, width, _) = shape.dims4()?;
+        let Weights { bias, inputs, outputs, stride, .. } = &*self.0;
+        let (count, height, width, _) = shape.dims4()?;
+        out.par_chunks_mut(height * width * outputs).enumerate().for_each(|(sample, out)| {
+            let shift = shift.map(|shift| &shift[sample * outputs..][..*outputs]);
+            let constant: Vec<f32> = match shift {
+                Some(shift) => bias.iter().zip(shift).map(|(b, s)| b + s).collect(),
+                None => bias.clone(),
+            };
+            vectorised(|| {
+                let pixels = out.chunks_exact_mut(*outputs);
+                pixels.for_each(|pixel| pixel.iter_mut().zip(&constant).for_each(|(o, c)| *o += c));
+            });
+        });
+        if let Some(filter) = self.0.winograd(from) {
+            filter.add_to(out, x, Pictures { count, height, width }, Direction::Forward);
+            return Ok(());
+        }
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
-        let weight = Matrix::packed(weight, 9 * inputs, *outputs);
+        let weight = Matrix::packed(self.0.direct(), 9 * inputs, *outputs);
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * outputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
-            let first = piece * pixels;
-            for (at, row) in out.chunks_exact_mut(*outputs).enumerate() {
-                row.iter_mut().zip(bias).for_each(|(o, b)| *o += b);
-                if let Some(shift) = shift {
-                    let sample = (first + at) / (height * width);
-                    row.iter_mut().zip(&shift[sample * outputs..]).for_each(|(o, s)| *o += s);
-                }
-            }
             let count = out.len() / outputs;
-            patches.gather(gathered, first, count);
+            patches.gather(gathered, piece * pixels, count);
             product(out, *outputs, Write::Add, 1.0, Matrix::packed(gathered, count, 9 * inputs), weight);
         });
         Ok(())
@@ -137,7 +171,8 @@ impl Conv3x3 {
 
     /// Stride 1: the convolution of the gradient with the filter turned by 180° and its channels swapped.
     fn turned(&self, gradient: &[f32], sides: Sides, out: &mut [f32]) {
-        let Weights { weight, inputs, outputs, .. } = &*self.0;
+        let Weights { inputs, outputs, .. } = &*self.0;
+        let weight = self.0.direct();
         let patches = Patches { x: gradient, channels: *outputs, from: sides, to: sides, numbers: (1, 1, 2) };
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * inputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
@@ -154,8 +189,8 @@ impl Conv3x3 {
 
     /// Any stride: the gradient of every gathered patch, added back where the patch came from.
     fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
-        let Weights { weight, inputs, outputs, stride, .. } = &*self.0;
-        let weight = Matrix::packed(weight, 9 * inputs, *outputs).transposed();
+        let Weights { inputs, outputs, stride, .. } = &*self.0;
+        let weight = Matrix::packed(self.0.direct(), 9 * inputs, *outputs).transposed();
         let samples = out.par_chunks_mut(from.height * from.width * inputs);
         let gradients = gradient.par_chunks(to.height * to.width * outputs);
         samples.zip(gradients).for_each_init(Vec::new, |patch, (out, gradient)| {
@@ -293,12 +328,17 @@ impl CustomOp1 for InputGradient {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (from, result) = self.conv.shape(&self.input)?;
-        let (_, height, width, _) = result.dims4()?;
+        let (count, height, width, _) = result.dims4()?;
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; self.input.elem_count()];
-        match self.conv.0.stride {
-            Stride::One => self.conv.turned(gradient, from, &mut out),
-            Stride::Two | Stride::TwoPadEnd => self.conv.scattered(gradient, from, Sides { height, width }, &mut out),
+        match (self.conv.0.stride, self.conv.0.winograd(from)) {
+            (Stride::One, Some(filter)) => {
+                filter.add_to(&mut out, gradient, Pictures { count, height, width }, Direction::Backward);
+            }
+            (Stride::One, None) => self.conv.turned(gradient, from, &mut out),
+            (Stride::Two | Stride::TwoPadEnd, _) => {
+                self.conv.scattered(gradient, from, Sides { height, width }, &mut out);
+            }
         }
         Ok((CpuStorage::F32(out), self.input.clone()))
     }
@@ -324,9 +364,10 @@ mod tests {
     fn a_frozen_convolution_agrees_with_candles() {
         let cases = [(3, 5, 7, 5, 9, Stride::One), (2, 1, 1, 3, 2, Stride::One), (1, 37, 23, 33, 4, Stride::One)];
         let halving = [(2, 8, 6, 5, 3, Stride::Two), (3, 7, 9, 4, 6, Stride::Two), (2, 8, 6, 5, 3, Stride::TwoPadEnd)];
-        for (b, h, w, inputs, outputs, stride) in cases.into_iter().chain(halving) {
+        let tiled = [(3, 8, 8, 16, 32, Stride::One), (2, 9, 11, 32, 16, Stride::One), (2, 33, 38, 48, 16, Stride::One)];
+        for (b, h, w, inputs, outputs, stride) in cases.into_iter().chain(halving).chain(tiled) {
             let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
-            let frozen = Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), inputs, outputs, stride);
+            let frozen = Conv3x3::new(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), inputs, outputs, stride);
             let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
             let plain = |a: &[Tensor]| reference(&a[0], &weight, &bias, stride);
             frozen_agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), plain);
@@ -342,7 +383,7 @@ mod tests {
 
     #[test]
     fn wrong_channels_are_refused() {
-        let frozen = Conv3x3::new(&[0.0; 9 * 6], vec![0.0; 2], 3, 2, Stride::One);
+        let frozen = Conv3x3::new(vec![0.0; 9 * 6], vec![0.0; 2], 3, 2, Stride::One);
         assert!(frozen.forward(&constant(&noise(1, &[1, 4, 4, 2]))).is_err());
         assert!(frozen.forward_shifted(&constant(&noise(1, &[1, 4, 4, 3])), &noise(1, &[2, 2])).is_err());
     }

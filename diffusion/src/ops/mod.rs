@@ -15,6 +15,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod simd;
 pub(crate) mod tape;
+pub(crate) mod winograd;
 
 #[cfg(test)]
 mod testing;
