@@ -55,7 +55,7 @@ pub(crate) async fn command(context: &Context, args: &DemoArgs) -> Result<(), Fa
     let plan = plan(&bundle, args)?;
     let output = Output::claim(&args.out)?;
     let shutdown = signals::shutdown()?;
-    let model = models::load_shared(context.settings.model.as_deref()).await?;
+    let model = models::load_shared(&context.settings).await?;
     let report = make(context, &plan, &model, &output, &shutdown).await?;
     context.format.print(&report, |report| report.page(&args.out))
 }

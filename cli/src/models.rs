@@ -2,9 +2,9 @@
 
 use crate::bundle;
 use crate::exit::{Exit, Failure};
-use likeness_diffusion::{BaseModel, Device};
+use crate::settings::Settings;
+use likeness_diffusion::{Arithmetic, BaseModel, Device};
 use likeness_proto::ModelFacts;
-use std::path::Path;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tracing::info;
@@ -13,12 +13,13 @@ use tracing::info;
 ///
 /// # Errors
 /// [`Exit::Model`] with the file or tensor that is missing or corrupt.
-pub fn load(set: Option<&Path>) -> Result<BaseModel, Failure> {
-    let dir = bundle::model_dir(set)?;
+pub fn load(settings: &Settings) -> Result<BaseModel, Failure> {
+    let dir = bundle::model_dir(settings.model.as_deref())?;
+    let arithmetic = if settings.exact { Arithmetic::Exact } else { Arithmetic::Fast };
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };
-    let model = BaseModel::load(&dir, &Device::Cpu).map_err(|error| refuse(&error))?;
+    let model = BaseModel::load_with(&dir, arithmetic, &Device::Cpu).map_err(|error| refuse(&error))?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
 }
@@ -27,9 +28,9 @@ pub fn load(set: Option<&Path>) -> Result<BaseModel, Failure> {
 ///
 /// # Errors
 /// As [`load`].
-pub async fn load_shared(set: Option<&Path>) -> Result<Arc<BaseModel>, Failure> {
-    let set = set.map(Path::to_owned);
-    spawn_blocking(move || load(set.as_deref()).map(Arc::new)).await.map_err(Failure::unexpected)?
+pub async fn load_shared(settings: &Settings) -> Result<Arc<BaseModel>, Failure> {
+    let settings = settings.clone();
+    spawn_blocking(move || load(&settings).map(Arc::new)).await.map_err(Failure::unexpected)?
 }
 
 /// What a worker says of the model that it holds.

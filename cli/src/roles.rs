@@ -93,7 +93,7 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 /// Runs a trainer until a signal.
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
-    let model = models::load_shared(context.settings.model.as_deref()).await?;
+    let model = models::load_shared(&context.settings).await?;
     let worker = worker(&context.settings, "trainer", &model, context.settings.trainer_slots)?;
     worker.run(Arc::new(Trainer::new(model, likeness_trainer::Options::default())), shutdown).await
 }
@@ -101,7 +101,7 @@ pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
 /// Runs a sampler until a signal.
 pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
-    let model = models::load_shared(context.settings.model.as_deref()).await?;
+    let model = models::load_shared(&context.settings).await?;
     let worker = worker(&context.settings, "sampler", &model, context.settings.sampler_slots)?;
     worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
 }

@@ -36,6 +36,8 @@ pub struct Settings {
     pub log_format: LogFormat,
     /// Threads that compute; 0: all cores.
     pub threads: usize,
+    /// Whether convolutions are computed as plain sums.
+    pub exact: bool,
     /// Where the server listens.
     pub listen: SocketAddr,
     /// Bucket as a `file://` URL; none: `bucket` in the state folder.

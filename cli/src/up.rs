@@ -117,7 +117,7 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
     let listener = roles::listen(settings.listen).await?;
-    let model = models::load_shared(settings.model.as_deref()).await?;
+    let model = models::load_shared(settings).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let view = UpView {
         server: format!("http://{address}"),

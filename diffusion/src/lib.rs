@@ -19,6 +19,7 @@ pub mod vae;
 #[cfg(test)]
 mod golden;
 mod ops;
+mod stored;
 mod weights;
 
 pub use candle_core::{Device, Tensor};
@@ -27,6 +28,7 @@ pub use embedding::{Base, Embedding, EmbeddingError, Facts};
 pub use error::LoadError;
 pub use model::BaseModel;
 pub use noise::{NoiseKey, Purpose};
+pub use ops::conv::Arithmetic;
 pub use render::{Look, RenderError, RgbPixels, Shot, Start, render};
 pub use samplers::{BadSteps, Sampler, SamplerKind, UnknownSampler};
 pub use schedule::{NoiseSchedule, Prediction};

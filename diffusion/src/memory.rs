@@ -9,7 +9,7 @@ pub fn keep_freed_memory() {
 }
 
 /// Freed memory that is kept at the end of each of the allocator's heaps.
-pub const KEPT_BYTES: i32 = 256 << 20;
+pub const KEPT_BYTES: i32 = 1 << 30;
 
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {

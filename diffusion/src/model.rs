@@ -6,6 +6,7 @@ use candle_core::Device;
 
 use crate::digest::ModelDigest;
 use crate::error::LoadError;
+use crate::ops::conv::Arithmetic;
 use crate::schedule::NoiseSchedule;
 use crate::text_encoder::TextEncoder;
 use crate::tokenizer::Tokenizer;
@@ -39,12 +40,25 @@ impl BaseModel {
     /// # Errors
     /// Every missing, surplus or misshapen tensor and every missing or corrupt file is named.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
+        Self::load_with(dir, Arithmetic::default(), device)
+    }
+
+    /// As [`Self::load`], with convolutions computed by `arithmetic`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with(dir: &Path, arithmetic: Arithmetic, device: &Device) -> Result<Self, LoadError> {
         if !dir.is_dir() {
             let wanted = "such a directory".to_owned();
             return Err(LoadError::NoFile { folder: dir.to_owned(), wanted });
         }
         let (heavy, light) = rayon::join(
-            || rayon::join(|| Unet::load(&dir.join("unet"), device), || Vae::load(&dir.join("vae"), device)),
+            || {
+                rayon::join(
+                    || Unet::load(&dir.join("unet"), arithmetic, device),
+                    || Vae::load(&dir.join("vae"), arithmetic, device),
+                )
+            },
             || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), device), || digest(dir)),
         );
         let ((unet, vae), (text, digest)) = ((heavy.0?, heavy.1?), (light.0?, light.1?));

@@ -8,6 +8,7 @@ use crate::config::TextConfig;
 use crate::error::LoadError;
 use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
+use crate::ops::conv::Arithmetic;
 use crate::ops::glue::{Splice, splice};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
@@ -39,7 +40,7 @@ impl TextEncoder {
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
     pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
         let config = TextConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, "model")?))?;
+        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), Arithmetic::default())?;
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");

@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor, bail};
 use crate::config::VaeConfig;
 use crate::error::LoadError;
 use crate::ops::attention::Attention;
-use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::glue::Move;
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
@@ -36,9 +36,9 @@ impl Vae {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, _device: &Device) -> Loaded<Self> {
+    pub fn load(folder: &Path, arithmetic: Arithmetic, _device: &Device) -> Loaded<Self> {
         let config = VaeConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?))?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), arithmetic)?;
         let (root, c) = (file.root(), config.latent_channels);
         let encoder = Encoder::load(&root.pp("encoder"), &config)?;
         let decoder = Decoder::load(&root.pp("decoder"), &config)?;

@@ -3,26 +3,28 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
+use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use safetensors::{Dtype, SafeTensors};
 
 use crate::error::LoadError;
-use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
+use crate::stored::{Float, Stored};
 
-/// A mapped safetensors file that remembers which of its tensors were taken.
+/// An open safetensors file that remembers which of its tensors were taken.
 pub(crate) struct WeightFile {
     path: PathBuf,
-    map: Mmap,
+    file: Arc<File>,
     metadata: Metadata,
-    data_start: usize,
+    data_start: u64,
+    arithmetic: Arithmetic,
     taken: Mutex<BTreeSet<String>>,
 }
 
@@ -38,19 +40,17 @@ pub(crate) fn weight_file(folder: &Path, stem: &str) -> Result<String, LoadError
 }
 
 impl WeightFile {
-    /// Maps `path` and checks its header against its length.
-    #[allow(unsafe_code)]
-    pub(crate) fn open(path: PathBuf) -> Result<Self, LoadError> {
+    /// Opens `path` and checks its header against its length; its convolutions will use `arithmetic`.
+    pub(crate) fn open(path: PathBuf, arithmetic: Arithmetic) -> Result<Self, LoadError> {
         let io = |source| LoadError::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(io)?;
-        // SAFETY: the map is read-only. Were another process to shorten the file while it is mapped, reading the lost
-        // part would end this process with SIGBUS; model files are not written in place by anything that follows the
-        // layout's conventions, and every value is copied out before loading ends.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|reason| LoadError::Corrupt { path: path.clone(), reason: reason.to_string() })?;
-        // The file is: length of the header in 8 bytes, header, data.
-        Ok(Self { path, map, metadata, data_start: header + 8, taken: Mutex::default() })
+        let len = file.metadata().map_err(io)?.len();
+        match header(&file, len).map_err(io)? {
+            Ok((metadata, data_start)) => {
+                Ok(Self { path, file: Arc::new(file), metadata, data_start, arithmetic, taken: Mutex::default() })
+            }
+            Err(reason) => Err(LoadError::Corrupt { path, reason }),
+        }
     }
 
     /// The whole file as the outermost scope.
@@ -71,7 +71,7 @@ impl WeightFile {
         }
     }
 
-    fn take(&self, tensor: String, expected: &[usize]) -> Result<Vec<f32>, LoadError> {
+    fn stored(&self, tensor: String, expected: &[usize]) -> Result<Stored, LoadError> {
         let path = || self.path.clone();
         let Some(info) = self.metadata.info(&tensor) else {
             return Err(LoadError::MissingTensor { path: path(), tensor, expected: expected.to_vec() });
@@ -80,20 +80,45 @@ impl WeightFile {
             let (expected, found) = (expected.to_vec(), info.shape.clone());
             return Err(LoadError::TensorShape { path: path(), tensor, expected, found });
         }
-        let bytes = &self.map[self.data_start + info.data_offsets.0..self.data_start + info.data_offsets.1];
-        let values = match info.dtype {
-            Dtype::F32 => decode(bytes, f32::from_le_bytes),
-            Dtype::F16 => decode(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => decode(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+        let float = match info.dtype {
+            Dtype::F32 => Float::F32,
+            Dtype::F16 => Float::F16,
+            Dtype::BF16 => Float::Bf16,
             other => return Err(LoadError::TensorType { path: path(), tensor, found: format!("{other:?}") }),
         };
+        let (start, end) = info.data_offsets;
         self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(tensor);
-        Ok(values)
+        let bytes = self.data_start + start as u64..self.data_start + end as u64;
+        Ok(Stored::File { file: Arc::clone(&self.file), bytes, float })
     }
 }
 
-fn decode<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)).collect()
+/// The largest header that is believed.
+const MAX_HEADER: u64 = 100 << 20;
+
+/// The header, and where the data begins; or what is wrong. The file is: length of the header in 8 bytes, header, data.
+fn header(file: &File, len: u64) -> io::Result<Result<(Metadata, u64), String>> {
+    let mut head = [0; 8];
+    if len < 8 {
+        return Ok(Err(format!("it has {len} bytes, fewer than the length of its header")));
+    }
+    file.read_exact_at(&mut head, 0)?;
+    let size = u64::from_le_bytes(head);
+    if size > MAX_HEADER.min(len - 8) {
+        return Ok(Err(format!("its header of {size} bytes is larger than the file of {len}")));
+    }
+    let mut text = vec![0; size as usize];
+    file.read_exact_at(&mut text, 8)?;
+    let metadata: Metadata = match serde_json::from_slice(&text) {
+        Ok(metadata) => metadata,
+        Err(error) => return Ok(Err(format!("its header cannot be read: {error}"))),
+    };
+    let wanted = 8 + size + metadata.data_len() as u64;
+    Ok(if wanted == len {
+        Ok((metadata, 8 + size))
+    } else {
+        Err(format!("it has {len} bytes, its header says {wanted}"))
+    })
 }
 
 /// A place in the tree of names: `pp` goes down, as in the checkpoint.
@@ -116,7 +141,13 @@ impl Scope<'_> {
 
     /// Takes a tensor as f32.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        self.file.take(format!("{}{name}", self.prefix), shape)
+        let io = |source| LoadError::Io { path: self.file.path.clone(), source };
+        self.stored(name, shape)?.read().map_err(io)
+    }
+
+    /// Takes a tensor without reading it yet.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
+        self.file.stored(format!("{}{name}", self.prefix), shape)
     }
 
     /// A linear layer with a bias.
@@ -144,7 +175,8 @@ impl Scope<'_> {
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        Ok(Conv3x3::new(self.take("weight", &[outputs, inputs, 3, 3])?, bias, inputs, outputs, stride))
+        let weight = self.stored("weight", &[outputs, inputs, 3, 3])?;
+        Ok(Conv3x3::new(weight, bias, (inputs, outputs), stride, self.file.arithmetic))
     }
 
     /// A layer norm.
@@ -171,6 +203,7 @@ pub(crate) struct Groups {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use half::{bf16, f16};
     use safetensors::tensor::TensorView;
 
     fn written(tensors: &[(&str, Dtype, Vec<usize>, Vec<u8>)]) -> (tempfile::TempDir, PathBuf) {
@@ -197,7 +230,7 @@ mod tests {
     #[test]
     fn all_three_float_types_are_read_by_their_full_names() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast).unwrap();
         let scope = file.root().pp("a").pp("b");
         assert!(scope.has("weight") && !scope.has("c"));
         assert_eq!(scope.take("weight", &[1, 2]).unwrap(), [1.5, -2.0]);
@@ -209,7 +242,7 @@ mod tests {
     #[test]
     fn missing_surplus_misshapen_and_mistyped_tensors_are_named() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast).unwrap();
         let root = file.root();
         let text = |e: LoadError| e.to_string();
         assert!(text(root.take("a.b.gain", &[3]).unwrap_err()).contains("lacks tensor a.b.gain of shape [3]"));
@@ -226,7 +259,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for broken in [&bytes[..bytes.len() - 1], &bytes[..20], &[], b"not a safetensors file at all"] {
             std::fs::write(&path, broken).unwrap();
-            let error = WeightFile::open(path.clone()).err().unwrap().to_string();
+            let error = WeightFile::open(path.clone(), Arithmetic::Fast).err().unwrap().to_string();
             assert!(error.contains("is corrupt or truncated"), "{error}");
         }
     }

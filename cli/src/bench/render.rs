@@ -27,7 +27,7 @@ pub(super) struct RenderView {
 
 pub(super) fn measure(context: &Context, args: &BenchRenderArgs) -> Result<RenderView, Failure> {
     let began = Instant::now();
-    let model = models::load(context.settings.model.as_deref())?;
+    let model = models::load(&context.settings)?;
     let load_seconds = began.elapsed().as_secs_f64();
     let size = args.size.map_or(model.native_size(), |side| side as usize);
     let look = Look {

@@ -36,7 +36,7 @@ pub(super) struct TrainView {
 
 pub(super) fn measure(context: &Context, args: &BenchTrainArgs) -> Result<TrainView, Failure> {
     let began = Instant::now();
-    let model = Arc::new(models::load(context.settings.model.as_deref())?);
+    let model = Arc::new(models::load(&context.settings)?);
     let load_seconds = began.elapsed().as_secs_f64();
     let spec = spec(args, &model)?;
     let subject = Subject {

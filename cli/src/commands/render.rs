@@ -27,7 +27,7 @@ struct RenderedView {
 
 pub(super) fn command(context: &Context, args: &RenderArgs) -> Result<(), Failure> {
     let learned = args.embedding.as_deref().map(embedding::read).transpose()?;
-    let model = models::load(context.settings.model.as_deref())?;
+    let model = models::load(&context.settings)?;
     if let Some(learned) = &learned {
         learned
             .check_base(&model.digest)

@@ -27,6 +27,11 @@ pub const KEYS: &[Key] = &[
     key("log", None, "log filter, like `info` or `likeness_worker=debug`; default: info for servers, warn for clients"),
     key("log_format", Some("text"), "text or json"),
     key("threads", Some("0"), "threads that compute; 0: all cores"),
+    key(
+        "exact",
+        Some("false"),
+        "true: convolutions as plain sums, slower; false: by Winograd's method, the same to five digits",
+    ),
     key("listen", Some(DEFAULT_LISTEN), "address the server listens on, on this machine"),
     key("bucket", None, "where objects lie, file:///…; default: the folder `bucket` in the state folder"),
     key("retry_seconds", Some("30"), "how long the client goes on trying while the server does not answer"),

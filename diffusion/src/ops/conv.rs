@@ -10,9 +10,17 @@ use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, LANES, Pictures, Tile};
 use super::{to_vec, values};
+use crate::stored::Stored;
 
 /// Values of the gathered patches of one piece of work: half of a usual second-level cache.
 const PIECE: usize = 1 << 16;
+/// The smaller sides from which F(2×2) is quicker than the direct way and F(4×4) quicker than that: each needs tiles enough to be
+/// worth the reading of its weights, which are 16/9 and 4 times as many. Sides of one picture, never the number of pictures: a
+/// picture must not depend on its company.
+const LARGE: (usize, usize) = (12, 24);
+/// The same for filters of at most [`SMALL_WEIGHTS`], whose transform stays in the cache.
+const SMALL: (usize, usize) = (8, 12);
+const SMALL_WEIGHTS: usize = 9 << 16;
 
 /// How the filter moves over a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,48 +49,78 @@ impl Stride {
     }
 }
 
-/// A frozen 3×3 convolution.
+/// How 3×3 convolutions are computed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// By Winograd's minimal filtering where that is quicker: off by up to 2e-5 of a result of size one.
+    #[default]
+    Fast,
+    /// As a plain sum of products everywhere.
+    Exact,
+}
+
+/// A frozen 3×3 convolution. Its weights are read in the form that the first pictures ask for, when they ask.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv3x3(Arc<Weights>);
 
 #[derive(Debug)]
 struct Weights {
     /// `(outputs, inputs, 3, 3)`, as checkpoints have it.
-    weight: Vec<f32>,
+    weight: Stored,
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
     stride: Stride,
-    /// `(9, inputs, outputs)`, taps row by row.
+    arithmetic: Arithmetic,
     direct: OnceLock<Vec<f32>>,
     two: OnceLock<Filter>,
     four: OnceLock<Filter>,
 }
 
+/// The weights in the form that pictures of some size want.
+enum Form<'a> {
+    /// `(9, inputs, outputs)`, taps row by row.
+    Direct(&'a [f32]),
+    Winograd(&'a Filter),
+}
+
 impl Weights {
-    fn direct(&self) -> &[f32] {
-        self.direct.get_or_init(|| {
-            let mut taps = vec![0.0; self.weight.len()];
-            for (o, filter) in self.weight.chunks_exact(9 * self.inputs).enumerate() {
-                for (i, plane) in filter.chunks_exact(9).enumerate() {
-                    for (tap, value) in plane.iter().enumerate() {
-                        taps[(tap * self.inputs + i) * self.outputs + o] = *value;
-                    }
-                }
-            }
-            taps
+    fn form(&self, sides: Sides) -> Result<Form<'_>> {
+        let whole = self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
+        let plain = self.stride != Stride::One || self.arithmetic == Arithmetic::Exact || !whole;
+        let (two, four) = if 9 * self.inputs * self.outputs <= SMALL_WEIGHTS { SMALL } else { LARGE };
+        Ok(match sides.height.min(sides.width) {
+            side if plain || side < two => Form::Direct(once(&self.direct, || self.taps())?),
+            side if side < four => Form::Winograd(once(&self.two, || self.filter(Tile::Two))?),
+            _ => Form::Winograd(once(&self.four, || self.filter(Tile::Four))?),
         })
     }
 
-    /// The transformed filter for pictures of these sides, where that is quicker than the direct way.
-    fn winograd(&self, sides: Sides) -> Option<&Filter> {
-        let whole = self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
-        let filter = |tile| Filter::new(tile, &self.weight, self.inputs, self.outputs);
-        match sides.height.min(sides.width) {
-            _ if self.stride != Stride::One || !whole => None,
-            0..8 => None,
-            8..12 => Some(self.two.get_or_init(|| filter(Tile::Two))),
-            12.. => Some(self.four.get_or_init(|| filter(Tile::Four))),
+    fn filter(&self, tile: Tile) -> Result<Filter> {
+        Ok(Filter::new(tile, &self.weight.read()?, self.inputs, self.outputs))
+    }
+
+    fn taps(&self) -> Result<Vec<f32>> {
+        let weight = self.weight.read()?;
+        let mut taps = vec![0.0; weight.len()];
+        taps.par_chunks_exact_mut(self.inputs * self.outputs).enumerate().for_each(|(tap, taps)| {
+            for (o, filter) in weight.chunks_exact(9 * self.inputs).enumerate() {
+                for (i, plane) in filter.chunks_exact(9).enumerate() {
+                    taps[i * self.outputs + o] = plane[tap];
+                }
+            }
+        });
+        Ok(taps)
+    }
+}
+
+/// What `cell` holds, made if it holds nothing yet.
+fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
+    match cell.get() {
+        Some(made) => Ok(made),
+        None => {
+            let made = make()?;
+            Ok(cell.get_or_init(|| made))
         }
     }
 }
@@ -96,10 +134,15 @@ struct Sides {
 
 impl Conv3x3 {
     /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
-    pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, inputs: usize, outputs: usize, stride: Stride) -> Self {
-        assert_eq!(weight.len(), 9 * inputs * outputs);
+    pub(crate) fn new(
+        weight: Stored,
+        bias: Vec<f32>,
+        (inputs, outputs): (usize, usize),
+        stride: Stride,
+        arithmetic: Arithmetic,
+    ) -> Self {
         let (direct, two, four) = Default::default();
-        Self(Arc::new(Weights { weight, bias, inputs, outputs, stride, direct, two, four }))
+        Self(Arc::new(Weights { weight, bias, inputs, outputs, stride, arithmetic, direct, two, four }))
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
@@ -150,12 +193,14 @@ impl Conv3x3 {
                 pixels.for_each(|pixel| pixel.iter_mut().zip(&constant).for_each(|(o, c)| *o += c));
             });
         });
-        if let Some(filter) = self.0.winograd(from) {
-            filter.add_to(out, x, Pictures { count, height, width }, Direction::Forward);
-            return Ok(());
-        }
+        let weight = match self.0.form(from)? {
+            Form::Direct(weight) => Matrix::packed(weight, 9 * inputs, *outputs),
+            Form::Winograd(filter) => {
+                filter.add_to(out, x, Pictures { count, height, width }, Direction::Forward);
+                return Ok(());
+            }
+        };
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
-        let weight = Matrix::packed(self.0.direct(), 9 * inputs, *outputs);
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * outputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
             let count = out.len() / outputs;
@@ -170,9 +215,8 @@ impl Conv3x3 {
     }
 
     /// Stride 1: the convolution of the gradient with the filter turned by 180° and its channels swapped.
-    fn turned(&self, gradient: &[f32], sides: Sides, out: &mut [f32]) {
+    fn turned(&self, weight: &[f32], gradient: &[f32], sides: Sides, out: &mut [f32]) {
         let Weights { inputs, outputs, .. } = &*self.0;
-        let weight = self.0.direct();
         let patches = Patches { x: gradient, channels: *outputs, from: sides, to: sides, numbers: (1, 1, 2) };
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * inputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
@@ -188,9 +232,9 @@ impl Conv3x3 {
     }
 
     /// Any stride: the gradient of every gathered patch, added back where the patch came from.
-    fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
+    fn scattered(&self, weight: &[f32], gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
         let Weights { inputs, outputs, stride, .. } = &*self.0;
-        let weight = Matrix::packed(self.0.direct(), 9 * inputs, *outputs).transposed();
+        let weight = Matrix::packed(weight, 9 * inputs, *outputs).transposed();
         let samples = out.par_chunks_mut(from.height * from.width * inputs);
         let gradients = gradient.par_chunks(to.height * to.width * outputs);
         samples.zip(gradients).for_each_init(Vec::new, |patch, (out, gradient)| {
@@ -331,13 +375,13 @@ impl CustomOp1 for InputGradient {
         let (count, height, width, _) = result.dims4()?;
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; self.input.elem_count()];
-        match (self.conv.0.stride, self.conv.0.winograd(from)) {
-            (Stride::One, Some(filter)) => {
+        match (self.conv.0.stride, self.conv.0.form(from)?) {
+            (_, Form::Winograd(filter)) => {
                 filter.add_to(&mut out, gradient, Pictures { count, height, width }, Direction::Backward);
             }
-            (Stride::One, None) => self.conv.turned(gradient, from, &mut out),
-            (Stride::Two | Stride::TwoPadEnd, _) => {
-                self.conv.scattered(gradient, from, Sides { height, width }, &mut out);
+            (Stride::One, Form::Direct(weight)) => self.conv.turned(weight, gradient, from, &mut out),
+            (Stride::Two | Stride::TwoPadEnd, Form::Direct(weight)) => {
+                self.conv.scattered(weight, gradient, from, Sides { height, width }, &mut out);
             }
         }
         Ok((CpuStorage::F32(out), self.input.clone()))
@@ -346,8 +390,12 @@ impl CustomOp1 for InputGradient {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{constant, frozen_agree, noise};
+    use super::super::testing::{constant, frozen_agree, gap, noise};
     use super::*;
+
+    fn conv(weight: Vec<f32>, bias: Vec<f32>, channels: (usize, usize), stride: Stride) -> Conv3x3 {
+        Conv3x3::new(Stored::Values(weight), bias, channels, stride, Arithmetic::Fast)
+    }
 
     /// candle's own convolution, over `(b, h, w, c)`.
     fn reference(x: &Tensor, w: &Tensor, b: &Tensor, stride: Stride) -> Result<Tensor> {
@@ -367,7 +415,7 @@ mod tests {
         let tiled = [(3, 8, 8, 16, 32, Stride::One), (2, 9, 11, 32, 16, Stride::One), (2, 33, 38, 48, 16, Stride::One)];
         for (b, h, w, inputs, outputs, stride) in cases.into_iter().chain(halving).chain(tiled) {
             let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
-            let frozen = Conv3x3::new(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), inputs, outputs, stride);
+            let frozen = conv(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride);
             let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
             let plain = |a: &[Tensor]| reference(&a[0], &weight, &bias, stride);
             frozen_agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), plain);
@@ -382,8 +430,21 @@ mod tests {
     }
 
     #[test]
+    fn exact_arithmetic_is_a_sum_of_products_at_every_size() {
+        let (weight, x) = (noise(1, &[16, 16, 3, 3]), noise(3, &[1, 32, 32, 16]));
+        let by = |arithmetic| {
+            let weight = Stored::Values(to_vec(&weight).unwrap());
+            let frozen = Conv3x3::new(weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
+            frozen.forward(&constant(&x)).unwrap().tensor().clone()
+        };
+        let want = reference(&x, &weight, &noise(2, &[16]).zeros_like().unwrap(), Stride::One).unwrap();
+        let (exact, fast) = (gap(&by(Arithmetic::Exact), &want), gap(&by(Arithmetic::Fast), &want));
+        assert!(exact < 2e-5 && fast > 2.0 * exact && fast < 1e-3, "exact {exact}, fast {fast}");
+    }
+
+    #[test]
     fn wrong_channels_are_refused() {
-        let frozen = Conv3x3::new(vec![0.0; 9 * 6], vec![0.0; 2], 3, 2, Stride::One);
+        let frozen = conv(vec![0.0; 9 * 6], vec![0.0; 2], (3, 2), Stride::One);
         assert!(frozen.forward(&constant(&noise(1, &[1, 4, 4, 2]))).is_err());
         assert!(frozen.forward_shifted(&constant(&noise(1, &[1, 4, 4, 3])), &noise(1, &[2, 2])).is_err());
     }

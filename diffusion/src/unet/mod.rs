@@ -12,7 +12,7 @@ use self::transformer::{Shape, Transformer};
 use crate::config::{DownBlockType, UnetConfig, UpBlockType};
 use crate::error::LoadError;
 use crate::ops::activation::Activation;
-use crate::ops::conv::{Conv3x3, Stride};
+use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
@@ -64,9 +64,9 @@ impl Unet {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
+    pub fn load(folder: &Path, arithmetic: Arithmetic, device: &Device) -> std::result::Result<Self, LoadError> {
         let config = UnetConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?))?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), arithmetic)?;
         let builder = Builder { config: &config, root: file.root() };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");
