@@ -3,7 +3,7 @@
 mod bench;
 mod job;
 
-pub use bench::{BenchCommand, BenchRenderArgs, BenchTrainArgs, MakeModelArgs};
+pub use bench::{BenchCommand, BenchPackArgs, BenchRenderArgs, BenchTrainArgs, MakeModelArgs};
 pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
 
 use crate::exit;

@@ -2,6 +2,7 @@
 //! JSON object of the peer's fields on standard output.
 
 mod make_model;
+mod pack;
 mod render;
 mod train;
 
@@ -23,6 +24,7 @@ pub fn command(context: &Context, command: &BenchCommand) -> Result<(), Failure>
     match command {
         BenchCommand::Train(args) => Format::Json.print_line(&train::measure(context, args)?),
         BenchCommand::Render(args) => Format::Json.print_line(&render::measure(context, args)?),
+        BenchCommand::Pack(args) => Format::Json.print_line(&pack::measure(context, args)?),
         BenchCommand::MakeModel(args) => Format::Json.print_line(&make_model::make(args)?),
     }
 }
@@ -69,6 +71,9 @@ mod tests {
             Command::Bench { command: BenchCommand::Render(args) } => {
                 serde_json::to_value(render::measure(&context, &args).unwrap()).unwrap()
             }
+            Command::Bench { command: BenchCommand::Pack(args) } => {
+                serde_json::to_value(pack::measure(&context, &args).unwrap()).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -94,6 +99,14 @@ mod tests {
         assert_eq!((&view["steps"], &view["size"]), (&2.into(), &64.into()));
         assert!(view["seconds_per_image"].as_f64().unwrap() > 0.0);
         assert_eq!(view["peak_mib"].is_number(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn packing_is_measured_against_the_same_subjects_alone() {
+        let view = measured("pack --subjects 2 --steps 1 --batch 1");
+        assert_eq!((&view["work"], &view["subjects"], &view["slots"]), (&"pack".into(), &2.into(), &2.into()));
+        let seconds = |field: &str| view[field].as_f64().unwrap();
+        assert_eq!(seconds("gain"), seconds("seconds_alone") / seconds("seconds_packed"));
     }
 
     #[test]

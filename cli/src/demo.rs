@@ -25,6 +25,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -93,11 +94,17 @@ async fn make(
     let bucket = state.dir().bucket();
     let up = Up { state, bucket, model: model.clone(), tuning: Tuning::from(&context.settings) };
     let stop = CancellationToken::new();
-    let mut service = pin!(up::serve(up, listener, stop.clone(), || Ok(())));
+    let (ready, served) = oneshot::channel();
+    let opened = || ready.send(()).map_err(|()| Failure::unexpected("nobody waits for the service"));
+    let mut service = pin!(up::serve(up, listener, stop.clone(), opened));
 
     let client = Client::new(Target::at(address, token)?, context.settings.retry(), context.console.clone());
+    let job = async {
+        served.await.map_err(Failure::unexpected)?;
+        run_job(context, &client, plan, output).await
+    };
     let made = tokio::select! {
-        made = run_job(context, &client, plan, output) => made,
+        made = job => made,
         ended = &mut service => return Err(ended.err().unwrap_or_else(|| Failure::unexpected("the service ended early"))),
         () = shutdown.cancelled() => Err(Failure::new(Exit::Interrupted, "the demo was stopped before its end")),
     };

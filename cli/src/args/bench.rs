@@ -2,6 +2,7 @@
 
 use crate::bench::{Known, Precision};
 use clap::{Args, Subcommand};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 /// What `bench` measures or makes.
@@ -11,6 +12,8 @@ pub enum BenchCommand {
     Train(BenchTrainArgs),
     /// Measure the rendering of a batch
     Render(BenchRenderArgs),
+    /// Measure subjects one after the other against the same subjects in one pack
+    Pack(BenchPackArgs),
     /// Write a model of a known architecture with seeded random weights, to measure without a download
     MakeModel(MakeModelArgs),
 }
@@ -71,6 +74,29 @@ pub struct BenchRenderArgs {
     /// Times that the batch is rendered
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub repeats: u32,
+}
+
+/// Arguments of `bench pack`.
+#[derive(Debug, Args)]
+pub struct BenchPackArgs {
+    /// Folder with a folder of photos per subject [default: the bundled subjects]
+    #[arg(long, value_name = "DIR")]
+    pub dataset: Option<PathBuf>,
+    /// What each subject is before anything is learned
+    #[arg(long, value_name = "PHRASE", default_value = "person")]
+    pub initializer: String,
+    /// Subjects to learn; the folders are taken again, under other seeds, until there are as many
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub subjects: NonZeroUsize,
+    /// Subjects at a time in the pack [default: all]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<NonZeroUsize>,
+    /// Samples of a subject in a step
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub batch: u32,
+    /// Steps of a subject at most
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    pub steps: u32,
 }
 
 /// Arguments of `bench make-model`.

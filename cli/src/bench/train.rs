@@ -89,7 +89,7 @@ fn spec(args: &BenchTrainArgs, model: &BaseModel) -> Result<TrainSpec, Failure> 
 }
 
 /// The photos of a folder, encoded; captions are left out, as by the peer.
-fn latents(model: &BaseModel, folder: &Path, side: usize) -> Result<Latents, Failure> {
+pub(super) fn latents(model: &BaseModel, folder: &Path, side: usize) -> Result<Latents, Failure> {
     let read = |file: photos::PhotoFile| {
         let bytes = std::fs::read(&file.path)
             .map_err(|error| Failure::new(Exit::Photos, format!("cannot read {}: {error}", file.path.display())))?;
@@ -99,6 +99,6 @@ fn latents(model: &BaseModel, folder: &Path, side: usize) -> Result<Latents, Fai
     Latents::encode(model, &photos, false, &model.device).map_err(refused)
 }
 
-fn refused(error: TrainError) -> Failure {
+pub(super) fn refused(error: TrainError) -> Failure {
     Failure::refused(error.code(), error.to_string())
 }
