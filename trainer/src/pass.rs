@@ -14,8 +14,9 @@ use tracing::warn;
 
 use crate::{Lesson, draws::Sample};
 
-/// Latent positions of one pass: bounds memory at large resolutions. 16×16 latents: 32 samples; 64×64: 2.
-pub(crate) const PASS_POSITIONS: usize = 8192;
+/// Latent positions of one pass: 16 samples of 16×16 latents, 1 of 64×64. Memory grows with them. On avatar-tiny and two cores
+/// the time of a sample fell up to here and rose beyond.
+pub(crate) const PASS_POSITIONS: usize = 4096;
 
 /// Samples of one subject that are to be measured under its rows.
 pub(crate) struct Ask<'a> {

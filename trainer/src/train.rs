@@ -102,7 +102,7 @@ pub struct Packing {
 }
 
 impl Default for Packing {
-    /// One subject, 8192 positions: 32 samples of 16×16 latents, 2 of 64×64.
+    /// One subject, 4096 positions: 16 samples of 16×16 latents, 1 of 64×64.
     fn default() -> Self {
         Self { slots: NonZeroUsize::MIN, positions: PASS_POSITIONS }
     }
