@@ -251,7 +251,7 @@ impl Command {
             }
             Self::Trainer(worker) => worker.settings("trainer_slots"),
             Self::Sampler(worker) => worker.settings("sampler_slots"),
-            Self::Bench { .. } => vec![("threads", crate::bench::THREADS.to_string())],
+            Self::Bench { command } => command.settings(),
             _ => Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use crate::bundle;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
-use likeness_diffusion::{Arithmetic, BaseModel, Device};
+use likeness_diffusion::{Arithmetic, BaseModel, Computing, Device};
 use likeness_proto::ModelFacts;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
@@ -16,10 +16,11 @@ use tracing::info;
 pub fn load(settings: &Settings) -> Result<BaseModel, Failure> {
     let dir = bundle::model_dir(settings.model.as_deref())?;
     let arithmetic = if settings.exact { Arithmetic::Exact } else { Arithmetic::Fast };
+    let computing = Computing { arithmetic, checkpointing: settings.checkpointing };
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };
-    let model = BaseModel::load_with(&dir, arithmetic, &Device::Cpu).map_err(|error| refuse(&error))?;
+    let model = BaseModel::load_with(&dir, computing, &Device::Cpu).map_err(|error| refuse(&error))?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
 }

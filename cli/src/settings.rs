@@ -38,6 +38,8 @@ pub struct Settings {
     pub threads: usize,
     /// Whether convolutions are computed as plain sums.
     pub exact: bool,
+    /// Whether training computes activations again instead of keeping them.
+    pub checkpointing: bool,
     /// Where the server listens.
     pub listen: SocketAddr,
     /// Bucket as a `file://` URL; none: `bucket` in the state folder.

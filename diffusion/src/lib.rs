@@ -26,7 +26,7 @@ pub use candle_core::{Device, Tensor};
 pub use digest::ModelDigest;
 pub use embedding::{Base, Embedding, EmbeddingError, Facts};
 pub use error::LoadError;
-pub use model::BaseModel;
+pub use model::{BaseModel, Computing};
 pub use noise::{NoiseKey, Purpose};
 pub use ops::conv::Arithmetic;
 pub use render::{Look, RenderError, RgbPixels, Shot, Start, render};

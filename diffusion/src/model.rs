@@ -34,20 +34,30 @@ pub struct BaseModel {
     pub device: Device,
 }
 
+/// How a network computes. Neither changes what is learned by more than rounding.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Computing {
+    /// How 3×3 convolutions are computed.
+    pub arithmetic: Arithmetic,
+    /// Whether the UNet keeps only the inputs of its blocks for the way back, and runs each again: less memory for more time, the
+    /// same bits.
+    pub checkpointing: bool,
+}
+
 impl BaseModel {
     /// Loads and checks everything.
     ///
     /// # Errors
     /// Every missing, surplus or misshapen tensor and every missing or corrupt file is named.
     pub fn load(dir: &Path, device: &Device) -> Result<Self, LoadError> {
-        Self::load_with(dir, Arithmetic::default(), device)
+        Self::load_with(dir, Computing::default(), device)
     }
 
-    /// As [`Self::load`], with convolutions computed by `arithmetic`.
+    /// As [`Self::load`], computing as `computing` says.
     ///
     /// # Errors
     /// As [`Self::load`].
-    pub fn load_with(dir: &Path, arithmetic: Arithmetic, device: &Device) -> Result<Self, LoadError> {
+    pub fn load_with(dir: &Path, computing: Computing, device: &Device) -> Result<Self, LoadError> {
         if !dir.is_dir() {
             let wanted = "such a directory".to_owned();
             return Err(LoadError::NoFile { folder: dir.to_owned(), wanted });
@@ -55,8 +65,8 @@ impl BaseModel {
         let (heavy, light) = rayon::join(
             || {
                 rayon::join(
-                    || Unet::load(&dir.join("unet"), arithmetic, device),
-                    || Vae::load(&dir.join("vae"), arithmetic, device),
+                    || Unet::load(&dir.join("unet"), computing, device),
+                    || Vae::load(&dir.join("vae"), computing.arithmetic, device),
                 )
             },
             || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), device), || digest(dir)),

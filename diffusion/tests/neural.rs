@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use candle_core::{D, Tensor, Var};
 use golden::{max_abs_diff, noise};
-use likeness_diffusion::{BaseModel, Device, Prompt, Slot};
+use likeness_diffusion::{BaseModel, Computing, Device, Prompt, Slot};
 
 const MODELS: [&str; 3] = ["avatar-tiny", "sd15-like", "sd2-like"];
 /// Largest absolute difference of a forward pass.
@@ -180,6 +180,23 @@ fn the_gradients_with_respect_to_learned_rows_and_context_are_pytorchs() {
         let loss = case.loss(&clean, &eps, &timesteps, &context);
         let gradient = loss.backward().unwrap().remove(&context).unwrap();
         case.same_gradient("grad.context", &fourth(&gradient));
+    });
+}
+
+#[test]
+fn gradient_checkpointing_changes_no_bit() {
+    Case::each(|case| {
+        let computing = Computing { checkpointing: true, ..Computing::default() };
+        let model = BaseModel::load_with(&golden::model(case.name), computing, &Device::Cpu).unwrap();
+        let (latents, timesteps) = (case.noise(8, 2), [150, 720]);
+        let context = case.model.text.forward(&case.prompts("ids"), None).unwrap().narrow(0, 0, 1).unwrap();
+        let context = Var::from_tensor(&Tensor::cat(&[&context, &context], 0).unwrap()).unwrap();
+        let gradient = |model: &BaseModel| {
+            let out = model.unet.forward(&latents, &timesteps, &context).unwrap();
+            let gradient = out.sqr().unwrap().mean_all().unwrap().backward().unwrap().remove(&context).unwrap();
+            gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert!(gradient(&model) == gradient(&case.model), "{}", case.name);
     });
 }
 

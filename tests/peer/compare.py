@@ -21,6 +21,7 @@ BUSY = 0.5  # a load average above it spoils the figures
 CASES = {
     "sd15-train-32": ("sd15", "train", "--batch=1 --size=256 --steps=5 --warmup=1"),
     "sd15-train-64": ("sd15", "train", "--batch=1 --size=512 --steps=3 --warmup=1"),
+    "sd15-train-64-checkpointing": ("sd15", "train", "--batch=1 --size=512 --steps=3 --warmup=1 --checkpointing"),
     "tiny-train-8": ("tiny", "train", "--batch=8 --steps=20 --warmup=2"),
     "sd15-render-32": ("sd15", "render", "--images-per-batch=1 --size=256 --steps=10 --repeats=2"),
     "tiny-render-8": ("tiny", "render", "--images-per-batch=8 --steps=20 --repeats=2"),

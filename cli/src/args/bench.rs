@@ -1,6 +1,6 @@
 //! Arguments of `bench`. Names and defaults are those of `tests/peer/peer.py`, so that one command line fits both.
 
-use crate::bench::{Known, Precision};
+use crate::bench::{Known, Precision, THREADS};
 use clap::{Args, Subcommand};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -16,6 +16,17 @@ pub enum BenchCommand {
     Pack(BenchPackArgs),
     /// Write a model of a known architecture with seeded random weights, to measure without a download
     MakeModel(MakeModelArgs),
+}
+
+impl BenchCommand {
+    /// The flags of this command that are settings. A measurement takes as many threads as the peer unless a flag says otherwise.
+    pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
+        let mut settings = vec![("threads", THREADS.to_string())];
+        if let Self::Train(BenchTrainArgs { checkpointing: true, .. }) = self {
+            settings.push(("checkpointing", true.to_string()));
+        }
+        settings
+    }
 }
 
 /// Arguments of `bench train`.
@@ -42,6 +53,9 @@ pub struct BenchTrainArgs {
     /// Side of the square that photos are cropped to, pixels [default: the model's own]
     #[arg(long, value_name = "PX")]
     pub size: Option<u32>,
+    /// Keep only the inputs of the UNet's blocks and compute the rest again on the way back
+    #[arg(long)]
+    pub checkpointing: bool,
     /// Learning rate of AdamW
     #[arg(long, value_name = "RATE", default_value_t = 5e-3)]
     pub lr: f64,

@@ -32,6 +32,11 @@ pub const KEYS: &[Key] = &[
         Some("false"),
         "true: convolutions as plain sums, slower; false: by Winograd's method, the same to five digits",
     ),
+    key(
+        "checkpointing",
+        Some("false"),
+        "true: training keeps less in memory and computes it again; the result is the same",
+    ),
     key("listen", Some(DEFAULT_LISTEN), "address the server listens on, on this machine"),
     key("bucket", None, "where objects lie, file:///…; default: the folder `bucket` in the state folder"),
     key("retry_seconds", Some("30"), "how long the client goes on trying while the server does not answer"),

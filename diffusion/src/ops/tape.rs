@@ -45,7 +45,16 @@ enum Step {
         to: Shape,
         from: usize,
     },
+    /// A part of the network that kept nothing but its inputs.
+    Again {
+        part: Box<Part>,
+        inputs: [Tensor; 2],
+        from: [Option<usize>; 2],
+    },
 }
+
+/// A part of a network, of two values.
+type Part = dyn Fn(&Value, &Value) -> Result<Value> + Send + Sync;
 
 impl Tape {
     fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
@@ -58,11 +67,16 @@ impl Tape {
         Value { tensor, place: Some(Place { tape: self.clone(), index: steps.len() - 1 }) }
     }
 
-    /// Gradients of inputs 0 and 1, from that of value `index`.
-    fn backward(&self, index: usize, gradient: Tensor) -> Result<[Option<Tensor>; 2]> {
+    /// Gradients of inputs 0 and 1, from that of value `index`. They are added to what the inputs have `so_far`.
+    fn backward(&self, index: usize, gradient: Tensor, mut so_far: [Option<Tensor>; 2]) -> Result<[Option<Tensor>; 2]> {
         let steps = self.steps();
         let mut gradients: Vec<Option<Tensor>> = vec![None; steps.len()];
-        gradients[index] = Some(gradient);
+        for (gradient, step) in gradients.iter_mut().zip(steps.iter()) {
+            if let Step::Input(number) = step {
+                *gradient = so_far[*number].take();
+            }
+        }
+        add(&mut gradients[index], gradient)?;
         let mut inputs = [None, None];
         for (index, step) in steps.iter().enumerate().rev() {
             let Some(gradient) = gradients[index].take() else { continue };
@@ -75,16 +89,45 @@ impl Tape {
                 },
                 Step::Two { op, inputs: [a, b], from } => {
                     let (a, b) = op.bwd(a, b, &gradient, &gradient)?;
-                    for (gradient, from) in [a, b].into_iter().zip(from) {
-                        if let (Some(gradient), Some(from)) = (gradient, from) {
-                            add(&mut gradients[*from], gradient)?;
-                        }
-                    }
+                    add_both(&mut gradients, [a, b], *from)?;
+                }
+                Step::Again { part, inputs, from } => {
+                    // The part goes on with the sums as they stand, so that they are added up in the order they would be without it.
+                    let so_far = from.map(|from| gradients[from?].take());
+                    add_both(&mut gradients, again(&**part, inputs, *from, gradient, so_far)?, *from)?;
                 }
             }
         }
         Ok(inputs)
     }
+}
+
+/// Runs a part once more, this time on a tape, and back.
+fn again(
+    part: &Part,
+    inputs: &[Tensor; 2],
+    from: [Option<usize>; 2],
+    gradient: Tensor,
+    so_far: [Option<Tensor>; 2],
+) -> Result<[Option<Tensor>; 2]> {
+    let tape = Tape::default();
+    let [x, y] = std::array::from_fn(|number| match from[number] {
+        Some(_) => tape.record(Step::Input(number), inputs[number].clone()),
+        None => Value { tensor: inputs[number].clone(), place: None },
+    });
+    match part(&x, &y)?.place {
+        Some(Place { index, .. }) => tape.backward(index, gradient, so_far),
+        None => Ok(so_far),
+    }
+}
+
+fn add_both(sums: &mut [Option<Tensor>], gradients: [Option<Tensor>; 2], from: [Option<usize>; 2]) -> Result<()> {
+    for (gradient, from) in gradients.into_iter().zip(from) {
+        if let (Some(gradient), Some(from)) = (gradient, from) {
+            add(&mut sums[from], gradient)?;
+        }
+    }
+    Ok(())
 }
 
 fn add(sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
@@ -146,6 +189,25 @@ impl Value {
         })
     }
 
+    /// The result of a part of the network, of which the tape keeps the inputs alone: the backward pass runs it again, to the
+    /// same bits (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
+    pub(crate) fn checkpointed(
+        &self,
+        other: &Self,
+        part: impl Fn(&Self, &Self) -> Result<Self> + Send + Sync + 'static,
+    ) -> Result<Self> {
+        let untracked = |value: &Self| Self { tensor: value.tensor.clone(), place: None };
+        let tensor = part(&untracked(self), &untracked(other))?.tensor;
+        let from = [self.index(), other.index()];
+        Ok(match self.place.as_ref().or(other.place.as_ref()) {
+            Some(Place { tape, .. }) => {
+                let inputs = [self.tensor.clone(), other.tensor.clone()];
+                tape.record(Step::Again { part: Box::new(part), inputs, from }, tensor)
+            }
+            None => Self { tensor, place: None },
+        })
+    }
+
     fn index(&self) -> Option<usize> {
         self.place.as_ref().map(|place| place.index)
     }
@@ -196,13 +258,14 @@ impl CustomOp2 for Network {
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let gradient = gradient.detach().contiguous()?;
-        let [a, b] = rayon::scope(|_| self.tape.backward(self.index, gradient))?;
+        let [a, b] = rayon::scope(|_| self.tape.backward(self.index, gradient, [None, None]))?;
         Ok((a, b))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::activation::Activation;
     use super::super::glue::join;
     use super::super::testing::{agree, noise};
     use super::*;
@@ -232,6 +295,23 @@ mod tests {
         let gradients = run(&a, &b).unwrap().sum_all().unwrap().backward().unwrap();
         assert_eq!(to_vec(gradients.get(&b).unwrap()).unwrap(), [2.0; 6]);
         assert!(!run(&a, &b.as_detached_tensor()).unwrap().track_op());
+    }
+
+    #[test]
+    fn a_checkpointed_part_gives_the_same_bits_as_one_that_keeps_everything() {
+        let (a, b) = (Var::from_tensor(&noise(1, &[3, 5])).unwrap(), Var::from_tensor(&noise(2, &[3, 2])).unwrap());
+        let part = |a: &Value, b: &Value| join(&Activation::Silu.forward(a)?, &Activation::Gelu.forward(b)?);
+        let gradients = |checkpointed: bool| {
+            let out = frozen2(&a, &b, |a, b| match checkpointed {
+                true => a.checkpointed(b, part),
+                false => part(a, b),
+            });
+            let sum = (out.unwrap() * noise(3, &[3, 7])).unwrap().sum_all().unwrap().backward().unwrap();
+            [&a, &b].map(|input| to_vec(sum.get(input).unwrap()).unwrap())
+        };
+        assert!(gradients(true) == gradients(false));
+        let constants = frozen2(&a.as_detached_tensor(), &b.as_detached_tensor(), |a, b| a.checkpointed(b, part));
+        assert!(!constants.unwrap().track_op());
     }
 
     #[test]

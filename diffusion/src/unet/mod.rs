@@ -4,6 +4,7 @@ pub(crate) mod blocks;
 mod transformer;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, bail};
 
@@ -11,8 +12,9 @@ use self::blocks::{Downsample, Resnet, Upsample};
 use self::transformer::{Shape, Transformer};
 use crate::config::{DownBlockType, UnetConfig, UpBlockType};
 use crate::error::LoadError;
+use crate::model::Computing;
 use crate::ops::activation::Activation;
-use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
+use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
@@ -30,15 +32,16 @@ pub struct Unet {
     time2: Linear,
     conv_in: Conv3x3,
     down: Vec<Down>,
-    middle: Middle,
+    middle: Arc<Middle>,
     up: Vec<Up>,
     norm_out: GroupNorm,
     conv_out: Conv3x3,
+    checkpointing: bool,
     device: Device,
 }
 
-/// Resnets, each with its transformer if the block has any.
-type Stage = Vec<(Resnet, Option<Transformer>)>;
+/// Resnets, each with its transformer if the block has any. Shared, so that a gradient checkpoint can hold them.
+type Stage = Vec<Arc<(Resnet, Option<Transformer>)>>;
 
 #[derive(Debug)]
 struct Down {
@@ -64,9 +67,9 @@ impl Unet {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, arithmetic: Arithmetic, device: &Device) -> std::result::Result<Self, LoadError> {
+    pub fn load(folder: &Path, computing: Computing, device: &Device) -> std::result::Result<Self, LoadError> {
         let config = UnetConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), arithmetic)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic)?;
         let builder = Builder { config: &config, root: file.root() };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");
@@ -77,7 +80,8 @@ impl Unet {
         let norm_out = builder.root.pp("conv_norm_out").group_norm(first, builder.groups(), Then::Silu)?;
         let conv_out = builder.root.pp("conv_out").conv(first, config.out_channels, Stride::One)?;
         file.finish(&[])?;
-        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, device: device.clone() })
+        let (middle, checkpointing, device) = (Arc::new(middle), computing.checkpointing, device.clone());
+        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, device })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -118,13 +122,13 @@ impl Unet {
     }
 
     fn pass(&self, latents: &Value, timesteps: &[f32], context: &Value) -> Result<Value> {
-        let time = Some(&self.embed(timesteps)?);
+        let time = &self.embed(timesteps)?;
         let mut x = self.conv_in.forward(&Move::ChannelsLast.forward(latents)?)?;
 
         let mut skips = vec![x.clone()];
         for block in &self.down {
             for stage in &block.stage {
-                x = pass(stage, &x, time, context)?;
+                x = self.stage(stage, &x, time, context)?;
                 skips.push(x.clone());
             }
             if let Some(downsample) = &block.then {
@@ -133,13 +137,15 @@ impl Unet {
             }
         }
 
-        x = self.middle.first.forward(&x, time)?;
-        x = self.middle.transformer.forward(&x, context)?;
-        x = self.middle.last.forward(&x, time)?;
+        let (middle, inner) = (Arc::clone(&self.middle), time.clone());
+        x = self.part(&x, context, move |x, context| {
+            let x = middle.transformer.forward(&middle.first.forward(x, Some(&inner))?, context)?;
+            middle.last.forward(&x, Some(&inner))
+        })?;
 
         for block in &self.up {
             for stage in &block.stage {
-                x = pass(stage, &join(&x, &pop(&mut skips)?)?, time, context)?;
+                x = self.stage(stage, &join(&x, &pop(&mut skips)?)?, time, context)?;
             }
             if let (Some(upsample), Some(next)) = (&block.then, skips.last()) {
                 let (_, height, width, _) = next.dims4()?;
@@ -147,6 +153,33 @@ impl Unet {
             }
         }
         Move::ChannelsFirst.forward(&self.conv_out.forward(&self.norm_out.forward(&x)?)?)
+    }
+
+    fn stage(
+        &self,
+        stage: &Arc<(Resnet, Option<Transformer>)>,
+        x: &Value,
+        time: &Value,
+        context: &Value,
+    ) -> Result<Value> {
+        let (stage, time) = (Arc::clone(stage), time.clone());
+        self.part(x, context, move |x, context| {
+            let x = stage.0.forward(x, Some(&time))?;
+            stage.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, context))
+        })
+    }
+
+    /// A part of the network; with checkpointing, only what it reads is kept for the way back.
+    fn part(
+        &self,
+        x: &Value,
+        context: &Value,
+        part: impl Fn(&Value, &Value) -> Result<Value> + Send + Sync + 'static,
+    ) -> Result<Value> {
+        match self.checkpointing {
+            true => x.checkpointed(context, part),
+            false => part(x, context),
+        }
     }
 
     /// SiLU of the timesteps' embedding `(b, width)`: what every resnet projects.
@@ -166,16 +199,6 @@ impl Unet {
         let inner = Activation::Silu.forward(&self.time1.forward(&waves)?)?;
         Activation::Silu.forward(&self.time2.forward(&inner)?)
     }
-}
-
-fn pass(
-    (resnet, transformer): &(Resnet, Option<Transformer>),
-    x: &Value,
-    time: Option<&Value>,
-    context: &Value,
-) -> Result<Value> {
-    let x = resnet.forward(x, time)?;
-    transformer.as_ref().map_or(Ok(x.clone()), |t| t.forward(&x, context))
 }
 
 fn pop(skips: &mut Vec<Value>) -> Result<Value> {
@@ -233,7 +256,7 @@ impl Builder<'_> {
         let (resnets, transformers) = (scope.pp("resnets"), scope.pp("attentions"));
         let one = |(i, inputs): (usize, &usize)| {
             let transformer = cross.then(|| self.transformer(&transformers.pp(i), block)).transpose()?;
-            Ok((self.resnet(&resnets.pp(i), *inputs, outputs)?, transformer))
+            Ok(Arc::new((self.resnet(&resnets.pp(i), *inputs, outputs)?, transformer)))
         };
         inputs.iter().enumerate().map(one).collect()
     }
