@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Write, product};
+use super::gemm::{Matrix, Write, pieces, product};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, LANES, Pictures, Tile};
@@ -21,6 +21,9 @@ const LARGE: (usize, usize) = (12, 24);
 /// The same for filters of at most [`SMALL_WEIGHTS`], whose transform stays in the cache.
 const SMALL: (usize, usize) = (8, 12);
 const SMALL_WEIGHTS: usize = 9 << 16;
+
+/// Output pixels of all pictures up to which work is cut by channels instead.
+const FEW_PIXELS: usize = 256;
 
 /// How the filter moves over a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +204,14 @@ impl Conv3x3 {
             }
         };
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
+        if count * height * width <= FEW_PIXELS {
+            let rows = patches.all();
+            let rows = Matrix::packed(&rows, count * height * width, 9 * inputs);
+            pieces(out, *outputs, |out, (_, column), count| {
+                product(out, count, Write::Add, 1.0, rows, weight.columns(column, count));
+            });
+            return Ok(());
+        }
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * outputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
             let count = out.len() / outputs;
@@ -218,16 +229,22 @@ impl Conv3x3 {
     fn turned(&self, weight: &[f32], gradient: &[f32], sides: Sides, out: &mut [f32]) {
         let Weights { inputs, outputs, .. } = &*self.0;
         let patches = Patches { x: gradient, channels: *outputs, from: sides, to: sides, numbers: (1, 1, 2) };
+        let taps = |out: &mut [f32], gathered: &[f32], first: usize, count: usize| {
+            for tap in 0..9 {
+                let pixels = Matrix::strided(&gathered[tap * outputs..], out.len() / count, *outputs, 9 * outputs);
+                let opposite = &weight[(8 - tap) * inputs * outputs..][..inputs * outputs];
+                let opposite = Matrix::packed(opposite, *inputs, *outputs).transposed().columns(first, count);
+                product(out, count, if tap == 0 { Write::Replace } else { Write::Add }, 1.0, pixels, opposite);
+            }
+        };
+        if out.len() / inputs <= FEW_PIXELS {
+            let gathered = patches.all();
+            return pieces(out, *inputs, |out, (_, column), count| taps(out, &gathered, column, count));
+        }
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * inputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
-            let count = out.len() / inputs;
-            patches.gather(gathered, piece * pixels, count);
-            for tap in 0..9 {
-                let column = Matrix::strided(&gathered[tap * outputs..], count, *outputs, 9 * outputs);
-                let opposite = &weight[(8 - tap) * inputs * outputs..][..inputs * outputs];
-                let opposite = Matrix::packed(opposite, *inputs, *outputs).transposed();
-                product(out, *inputs, if tap == 0 { Write::Replace } else { Write::Add }, 1.0, column, opposite);
-            }
+            patches.gather(gathered, piece * pixels, out.len() / inputs);
+            taps(out, gathered, 0, *inputs);
         });
     }
 
@@ -274,17 +291,30 @@ impl Patches<'_> {
         (PIECE / (9 * self.channels)).clamp(32, 1024)
     }
 
+    /// The patches of every output pixel.
+    fn all(&self) -> Vec<f32> {
+        let c = self.channels;
+        let count = self.x.len() / (self.from.height * self.from.width * c) * self.to.height * self.to.width;
+        let mut rows = vec![0.0; count * 9 * c];
+        rows.par_chunks_exact_mut(9 * c).enumerate().for_each(|(pixel, row)| self.gather_one_of(row, pixel));
+        rows
+    }
+
     /// Writes the patches of `count` output pixels, counted through all samples, as rows `(9, c)`.
     fn gather(&self, rows: &mut Vec<f32>, first: usize, count: usize) {
         let c = self.channels;
         rows.resize(count * 9 * c, 0.0);
-        let per_sample = self.to.height * self.to.width;
         for (at, row) in rows.chunks_exact_mut(9 * c).enumerate() {
-            let (sample, pixel) = ((first + at) / per_sample, (first + at) % per_sample);
-            let picture = &self.x[sample * self.from.height * self.from.width * c..];
-            let (y, x) = (pixel / self.to.width, pixel % self.to.width);
-            self.gather_one(row, picture, y, x);
+            self.gather_one_of(row, first + at);
         }
+    }
+
+    /// Writes the patch of an output pixel, counted through all samples.
+    fn gather_one_of(&self, row: &mut [f32], pixel: usize) {
+        let per_sample = self.to.height * self.to.width;
+        let (sample, pixel) = (pixel / per_sample, pixel % per_sample);
+        let picture = &self.x[sample * self.from.height * self.from.width * self.channels..];
+        self.gather_one(row, picture, pixel / self.to.width, pixel % self.to.width);
     }
 
     fn gather_one(&self, row: &mut [f32], picture: &[f32], y: usize, x: usize) {

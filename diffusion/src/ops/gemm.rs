@@ -1,5 +1,7 @@
 //! Matrix products over slices.
 
+use rayon::prelude::*;
+
 /// A matrix inside a slice: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -22,8 +24,8 @@ impl<'a> Matrix<'a> {
         Self::strided(data, rows, cols, cols)
     }
 
-    /// Its columns from `first` on.
-    fn columns(self, first: usize, count: usize) -> Self {
+    /// `count` of its columns from `first` on.
+    pub(crate) fn columns(self, first: usize, count: usize) -> Self {
         assert!(first + count <= self.cols, "columns {first} to {} of {}", first + count, self.cols);
         Self { data: &self.data[(first * self.col).min(self.data.len())..], cols: count, ..self }
     }
@@ -71,6 +73,41 @@ pub(crate) fn product(out: &mut [f32], stride: usize, into: Write, scale: f32, l
     } else {
         blocks(out, stride, into, scale, lhs, rhs);
     }
+}
+
+/// Rows of one piece of work.
+const PIECE_ROWS: usize = 256;
+/// Columns of one piece of work at least, where there are too few rows.
+const PIECE_COLUMNS: usize = 64;
+
+/// Computes `out`, rows of `columns` values without gaps, on all threads: pieces of rows where there are enough of them, else pieces
+/// of columns, so that each thread reads its own part of the weights. `work` is given a piece, its first row and its first
+/// column, and the number of columns in it; it must compute a value the same way whatever the piece.
+pub(crate) fn pieces(out: &mut [f32], columns: usize, work: impl Fn(&mut [f32], (usize, usize), usize) + Sync) {
+    let rows = out.len() / columns;
+    if rows > PIECE_ROWS {
+        let pieces = out.par_chunks_mut(PIECE_ROWS * columns).enumerate();
+        return pieces.for_each(|(piece, out)| work(out, (piece * PIECE_ROWS, 0), columns));
+    }
+    let width = columns.div_ceil(4).next_multiple_of(16).max(PIECE_COLUMNS);
+    let firsts: Vec<usize> = (0..columns).step_by(width).collect();
+    let whole = &*out;
+    let parts: Vec<Vec<f32>> = firsts
+        .par_iter()
+        .map(|&first| {
+            let count = width.min(columns - first);
+            let mut part: Vec<f32> = Vec::with_capacity(rows * count);
+            whole.chunks_exact(columns).for_each(|row| part.extend_from_slice(&row[first..first + count]));
+            work(&mut part, (0, first), count);
+            part
+        })
+        .collect();
+    out.par_chunks_exact_mut(columns).enumerate().for_each(|(row, out)| {
+        for (first, part) in firsts.iter().zip(&parts) {
+            let count = part.len() / rows;
+            out[*first..first + count].copy_from_slice(&part[row * count..][..count]);
+        }
+    });
 }
 
 fn blocks(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {

@@ -3,14 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
-use rayon::prelude::*;
 
-use super::gemm::{Matrix, Write, product};
+use super::gemm::{Matrix, Write, pieces, product};
 use super::tape::Value;
 use super::values;
-
-/// Rows of one piece of work.
-const PIECE: usize = 256;
 
 /// `x Wᵀ + bias`, with `W` and `bias` frozen.
 #[derive(Clone, Debug)]
@@ -63,12 +59,14 @@ impl Linear {
     /// Adds the layer's result for `x` to `out`.
     fn add_to(&self, out: &mut [f32], x: &[f32]) {
         let Weights { weight, bias, inputs, outputs } = &*self.0;
-        out.par_chunks_mut(PIECE * outputs).zip(x.par_chunks(PIECE * inputs)).for_each(|(out, x)| {
+        let weight = Matrix::packed(weight, *inputs, *outputs);
+        pieces(out, *outputs, |out, (row, column), count| {
             if let Some(bias) = bias {
-                out.chunks_exact_mut(*outputs).for_each(|row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
+                let bias = &bias[column..];
+                out.chunks_exact_mut(count).for_each(|row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
             }
-            let rows = Matrix::packed(x, x.len() / inputs, *inputs);
-            product(out, *outputs, Write::Add, 1.0, rows, Matrix::packed(weight, *inputs, *outputs));
+            let rows = Matrix::packed(&x[row * inputs..], out.len() / count, *inputs);
+            product(out, count, Write::Add, 1.0, rows, weight.columns(column, count));
         });
     }
 
@@ -141,9 +139,9 @@ impl CustomOp1 for InputGradient {
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; shape.elem_count()];
         let weight = Matrix::packed(weight, *inputs, *outputs).transposed();
-        out.par_chunks_mut(PIECE * inputs).zip(gradient.par_chunks(PIECE * outputs)).for_each(|(out, gradient)| {
-            let rows = Matrix::packed(gradient, gradient.len() / outputs, *outputs);
-            product(out, *inputs, Write::Replace, 1.0, rows, weight);
+        pieces(&mut out, *inputs, |out, (row, column), count| {
+            let rows = Matrix::packed(&gradient[row * outputs..], out.len() / count, *outputs);
+            product(out, count, Write::Replace, 1.0, rows, weight.columns(column, count));
         });
         Ok((CpuStorage::F32(out), shape))
     }
