@@ -107,7 +107,9 @@ impl TextEncoder {
             Some(learned) if learned.dims().last() != Some(&d) => {
                 bail!("learned rows of shape {:?} do not fit a text encoder of width {d}", learned.shape())
             }
-            Some(learned) => frozen(learned, |learned| self.pass(splice(learned, block, slots)?.reshape(shape)?)),
+            Some(learned) => {
+                frozen(learned, |learned| self.pass(splice(learned, block.clone(), slots.clone())?.reshape(shape)?))
+            }
             None if slots.is_empty() => {
                 frozen(&Tensor::from_vec(block, shape, &self.device)?, |tokens| self.pass(tokens.clone()))
             }

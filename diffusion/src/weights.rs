@@ -58,6 +58,11 @@ impl WeightFile {
         Scope { file: self, prefix: String::new() }
     }
 
+    /// Values of all its tensors.
+    pub(crate) fn values(&self) -> usize {
+        self.metadata.tensors().values().map(|info| info.shape.iter().product::<usize>()).sum()
+    }
+
     /// Checks that every tensor was taken, but for `harmless` ones that old exporters leave behind.
     pub(crate) fn finish(self, harmless: &[&str]) -> Result<(), LoadError> {
         let taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

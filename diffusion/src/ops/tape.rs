@@ -4,9 +4,12 @@
 //! op of 65,536 values or more runs on threads of its own that wait in a spin loop. Here a first gradient is moved, and sums
 //! are made on the threads that do everything else.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+
+use rayon::prelude::*;
 
 use super::glue::Sum;
 use super::to_vec;
@@ -214,7 +217,7 @@ impl Value {
 }
 
 /// Runs a frozen network of one input on rayon's threads; see [`frozen2`].
-pub(crate) fn frozen(x: &Tensor, network: impl FnOnce(&Value) -> Result<Value> + Send) -> Result<Tensor> {
+pub(crate) fn frozen(x: &Tensor, network: impl Fn(&Value) -> Result<Value> + Sync) -> Result<Tensor> {
     frozen2(x, &x.detach(), |x, _| network(x))
 }
 
@@ -223,29 +226,63 @@ pub(crate) fn frozen(x: &Tensor, network: impl FnOnce(&Value) -> Result<Value> +
 pub(crate) fn frozen2(
     a: &Tensor,
     b: &Tensor,
-    network: impl FnOnce(&Value, &Value) -> Result<Value> + Send,
+    network: impl Fn(&Value, &Value) -> Result<Value> + Sync,
 ) -> Result<Tensor> {
-    let tape = Tape::default();
-    let input = |number: usize, tensor: &Tensor| -> Result<Value> {
-        let value = Value::constant(tensor)?;
-        Ok(if tensor.track_op() { tape.record(Step::Input(number), value.tensor) } else { value })
+    frozen_parts(a, b, 1, |a, b, _| network(a, b))
+}
+
+/// As [`frozen2`], with the samples of a batch cut into `parts` that run side by side, forwards and back: threads that work on
+/// samples of their own seldom wait for one another. `network` is told which samples it is given.
+pub(crate) fn frozen_parts(
+    a: &Tensor,
+    b: &Tensor,
+    parts: usize,
+    network: impl Fn(&Value, &Value, Range<usize>) -> Result<Value> + Sync,
+) -> Result<Tensor> {
+    let samples = a.dim(0)?;
+    let cut = |part: usize| part * samples / parts.max(1);
+    let run = |part: usize| -> Result<Run> {
+        let (tape, range) = (Tape::default(), cut(part)..cut(part + 1));
+        let input = |number: usize, tensor: &Tensor| -> Result<Value> {
+            let whole = parts == 1;
+            let own = if whole { tensor.clone() } else { tensor.narrow(0, range.start, range.len())? };
+            let value = Value::constant(&own)?;
+            Ok(if tensor.track_op() { tape.record(Step::Input(number), value.tensor) } else { value })
+        };
+        let Value { tensor, place } = network(&input(0, a)?, &input(1, b)?, range.clone())?;
+        Ok(Run { tensor, tape, index: place.map(|place| place.index) })
     };
-    let (x, y) = (input(0, a)?, input(1, b)?);
-    let result = rayon::scope(|_| network(&x, &y))?;
-    match result.place {
-        Some(Place { index, .. }) => {
-            a.contiguous()?.apply_op2(&b.contiguous()?, Network { result: result.tensor, tape, index })
-        }
-        None => Ok(result.tensor),
+    let runs: Vec<Run> = rayon::scope(|_| (0..parts).into_par_iter().map(run).collect::<Result<_>>())?;
+    match runs.iter().all(|run| run.index.is_some()) {
+        true => a.contiguous()?.apply_op2(&b.contiguous()?, Network(runs)),
+        false => join(runs.into_iter().map(|run| run.tensor).collect()),
     }
 }
 
-/// The whole network as one op of candle's graph, already computed.
-struct Network {
-    result: Tensor,
-    tape: Tape,
-    index: usize,
+/// Tensors one after the other.
+fn join(mut parts: Vec<Tensor>) -> Result<Tensor> {
+    if parts.len() == 1 { Ok(parts.swap_remove(0)) } else { Tensor::cat(&parts, 0) }
 }
+
+/// A part of the batch, already computed.
+struct Run {
+    tensor: Tensor,
+    tape: Tape,
+    /// The result's place on the tape; none if no gradient flows.
+    index: Option<usize>,
+}
+
+impl Run {
+    fn backward(&self, gradient: Tensor) -> Result<[Option<Tensor>; 2]> {
+        match self.index {
+            Some(index) => self.tape.backward(index, gradient, [None, None]),
+            None => Ok([None, None]),
+        }
+    }
+}
+
+/// The whole network as one op of candle's graph.
+struct Network(Vec<Run>);
 
 impl CustomOp2 for Network {
     fn name(&self) -> &'static str {
@@ -253,20 +290,33 @@ impl CustomOp2 for Network {
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        Ok((CpuStorage::F32(to_vec(&self.result)?), self.result.shape().clone()))
+        let whole = join(self.0.iter().map(|run| run.tensor.clone()).collect())?;
+        Ok((CpuStorage::F32(to_vec(&whole)?), whole.shape().clone()))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradient = gradient.detach().contiguous()?;
-        let [a, b] = rayon::scope(|_| self.tape.backward(self.index, gradient, [None, None]))?;
-        Ok((a, b))
+        let (gradient, mut first) = (gradient.detach().contiguous()?, 0);
+        let mut own = Vec::new();
+        for run in &self.0 {
+            let count = run.tensor.dim(0)?;
+            own.push((run, gradient.narrow(0, first, count)?));
+            first += count;
+        }
+        let back = |(run, gradient): (&Run, Tensor)| run.backward(gradient);
+        let gradients: Vec<[Option<Tensor>; 2]> =
+            rayon::scope(|_| own.into_par_iter().map(back).collect::<Result<_>>())?;
+        let of = |input: usize| -> Result<Option<Tensor>> {
+            let parts: Option<Vec<Tensor>> = gradients.iter().map(|both| both[input].clone()).collect();
+            parts.map(join).transpose()
+        };
+        Ok((of(0)?, of(1)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::activation::Activation;
-    use super::super::glue::join;
+    use super::super::glue::join as beside;
     use super::super::testing::{agree, noise};
     use super::*;
     use candle_core::Var;
@@ -274,7 +324,7 @@ mod tests {
     fn run(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         frozen2(a, b, |a, b| {
             let twice = a.apply2(a, Sum)?; // both arguments are the same value
-            let mixed = join(&twice, b)?.reshape((7, 3))?;
+            let mixed = beside(&twice, b)?.reshape((7, 3))?;
             mixed.apply2(&mixed, Sum)
         })
     }
@@ -298,9 +348,27 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_cut_into_parts_gives_the_bits_of_the_whole() {
+        let (a, b) = (Var::from_tensor(&noise(1, &[5, 4])).unwrap(), Var::from_tensor(&noise(2, &[5, 3])).unwrap());
+        let shift = noise(4, &[5, 7]);
+        let gradients = |parts: usize| {
+            let out = frozen_parts(&a, &b, parts, |a, b, samples| {
+                let own = shift.narrow(0, samples.start, samples.len())?;
+                Activation::Silu.forward(&beside(a, b)?)?.apply2(&Value::constant(&own)?, Sum)
+            });
+            let out = out.unwrap();
+            let sum = (&out * noise(3, &[5, 7])).unwrap().sum_all().unwrap().backward().unwrap();
+            [&out, sum.get(&a).unwrap(), sum.get(&b).unwrap()].map(|tensor| to_vec(tensor).unwrap())
+        };
+        for parts in [2, 3, 5] {
+            assert!(gradients(parts) == gradients(1), "{parts} parts");
+        }
+    }
+
+    #[test]
     fn a_checkpointed_part_gives_the_same_bits_as_one_that_keeps_everything() {
         let (a, b) = (Var::from_tensor(&noise(1, &[3, 5])).unwrap(), Var::from_tensor(&noise(2, &[3, 2])).unwrap());
-        let part = |a: &Value, b: &Value| join(&Activation::Silu.forward(a)?, &Activation::Gelu.forward(b)?);
+        let part = |a: &Value, b: &Value| beside(&Activation::Silu.forward(a)?, &Activation::Gelu.forward(b)?);
         let gradients = |checkpointed: bool| {
             let out = frozen2(&a, &b, |a, b| match checkpointed {
                 true => a.checkpointed(b, part),

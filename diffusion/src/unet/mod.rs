@@ -18,11 +18,14 @@ use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Value, frozen2};
+use crate::ops::tape::{Value, frozen_parts};
 use crate::weights::{Groups, Scope, WeightFile, weight_file};
 
 /// The stem of the weight files that diffusers writes.
 pub(crate) const STEM: &str = "diffusion_pytorch_model";
+
+/// Values of a small network's weights at most: 32 MiB.
+const SMALL: usize = 8 << 20;
 
 /// The frozen UNet (diffusers' `UNet2DConditionModel`).
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub struct Unet {
     norm_out: GroupNorm,
     conv_out: Conv3x3,
     checkpointing: bool,
+    /// Its weights stay in the cache, so that it does not matter how often they are read.
+    small: bool,
     device: Device,
 }
 
@@ -79,9 +84,10 @@ impl Unet {
         let (down, middle, up) = (builder.down()?, builder.middle()?, builder.up()?);
         let norm_out = builder.root.pp("conv_norm_out").group_norm(first, builder.groups(), Then::Silu)?;
         let conv_out = builder.root.pp("conv_out").conv(first, config.out_channels, Stride::One)?;
+        let small = file.values() <= SMALL;
         file.finish(&[])?;
         let (middle, checkpointing, device) = (Arc::new(middle), computing.checkpointing, device.clone());
-        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, device })
+        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, small, device })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -118,7 +124,10 @@ impl Unet {
             let (channels, width) = (self.config.in_channels, self.config.cross_attention_dim);
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
-        frozen2(latents, context, |latents, context| self.pass(latents, timesteps, context))
+        let parts = if self.small { rayon::current_num_threads().min(b) } else { 1 };
+        frozen_parts(latents, context, parts, |latents, context, samples| {
+            self.pass(latents, &timesteps[samples], context)
+        })
     }
 
     fn pass(&self, latents: &Value, timesteps: &[f32], context: &Value) -> Result<Value> {
