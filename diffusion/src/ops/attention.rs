@@ -10,7 +10,7 @@ use super::tape::Value;
 use super::values;
 
 /// Scores of one piece of work.
-const PIECE: usize = 1 << 16;
+const PIECE: usize = 1 << 18;
 
 /// How attention reads its projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

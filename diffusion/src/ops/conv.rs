@@ -288,7 +288,7 @@ struct Patches<'a> {
 
 impl Patches<'_> {
     fn pixels_per_piece(&self) -> usize {
-        (PIECE / (9 * self.channels)).clamp(32, 1024)
+        (PIECE / (9 * self.channels)).clamp(128, 1024)
     }
 
     /// The patches of every output pixel.

@@ -75,8 +75,10 @@ pub(crate) fn product(out: &mut [f32], stride: usize, into: Write, scale: f32, l
     }
 }
 
-/// Rows of one piece of work.
+/// Rows of one piece of work at least. Every piece packs the weights anew, so a long one is cut into few.
 const PIECE_ROWS: usize = 256;
+/// Pieces that a long one is cut into.
+const PIECES: usize = 8;
 /// Columns of one piece of work at least, where there are too few rows.
 const PIECE_COLUMNS: usize = 64;
 
@@ -86,8 +88,9 @@ const PIECE_COLUMNS: usize = 64;
 pub(crate) fn pieces(out: &mut [f32], columns: usize, work: impl Fn(&mut [f32], (usize, usize), usize) + Sync) {
     let rows = out.len() / columns;
     if rows > PIECE_ROWS {
-        let pieces = out.par_chunks_mut(PIECE_ROWS * columns).enumerate();
-        return pieces.for_each(|(piece, out)| work(out, (piece * PIECE_ROWS, 0), columns));
+        let height = rows.div_ceil(PIECES).max(PIECE_ROWS);
+        let pieces = out.par_chunks_mut(height * columns).enumerate();
+        return pieces.for_each(|(piece, out)| work(out, (piece * height, 0), columns));
     }
     let width = columns.div_ceil(4).next_multiple_of(16).max(PIECE_COLUMNS);
     let firsts: Vec<usize> = (0..columns).step_by(width).collect();
