@@ -13,6 +13,7 @@ pub(crate) mod glue;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+mod patches;
 pub(crate) mod simd;
 pub(crate) mod tape;
 pub(crate) mod winograd;
