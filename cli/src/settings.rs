@@ -54,7 +54,7 @@ pub struct Settings {
     pub attempts: u32,
     /// Subjects that are trained at the same time.
     pub trainer_slots: usize,
-    /// Render tasks that are drawn at the same time.
+    /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
     /// The worker's name.
     pub name: Option<String>,

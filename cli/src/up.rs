@@ -42,7 +42,7 @@ pub struct Tuning {
     pub drain: Duration,
     /// Subjects that are trained at the same time.
     pub trainer_slots: usize,
-    /// Render tasks that are drawn at the same time.
+    /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
 }
 

@@ -22,14 +22,14 @@ mod ops;
 mod stored;
 mod weights;
 
-pub use candle_core::{Device, Tensor};
+pub use candle_core::{Device, Result as TensorResult, Tensor};
 pub use digest::ModelDigest;
 pub use embedding::{Base, Embedding, EmbeddingError, Facts};
 pub use error::LoadError;
 pub use model::{BaseModel, Computing};
 pub use noise::{NoiseKey, Purpose};
 pub use ops::conv::Arithmetic;
-pub use render::{Look, RenderError, RgbPixels, Shot, Start, render};
+pub use render::{Look, Picture, RenderError, RgbPixels, Shot, Start, render};
 pub use samplers::{BadSteps, Sampler, SamplerKind, UnknownSampler};
 pub use schedule::{NoiseSchedule, Prediction};
 pub use text_encoder::TextEncoder;

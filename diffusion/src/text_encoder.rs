@@ -96,6 +96,14 @@ impl TextEncoder {
         }
     }
 
+    /// The context `(77, d)` of one prompt; as [`Self::forward`], whose bits it has.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn encode(&self, prompt: &Prompt, learned: Option<&Tensor>) -> Result<Tensor> {
+        self.forward(std::slice::from_ref(prompt), learned)?.squeeze(0)
+    }
+
     /// The context `(b, 77, d)` of `b` prompts, differentiable with respect to `learned` `(n, d)`.
     ///
     /// # Errors

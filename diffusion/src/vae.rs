@@ -1,5 +1,7 @@
 //! Between pixels and latents.
 
+mod tiles;
+
 use std::path::Path;
 
 use candle_core::{Device, Result, Tensor, bail};
@@ -18,6 +20,9 @@ use crate::weights::{Groups, Scope, WeightFile, weight_file};
 
 /// ε of all its group norms; diffusers has no key for it.
 const EPSILON: f64 = 1e-6;
+
+/// Side of a tile, pixels. A larger picture is decoded in tiles.
+const TILE_PIXELS: usize = 512;
 
 type Loaded<T> = std::result::Result<T, LoadError>;
 
@@ -81,18 +86,40 @@ impl Vae {
         moments.narrow(1, 0, self.config.latent_channels)? * self.config.scaling_factor
     }
 
-    /// Pixels `(b, 3, h, w)`, about in [-1, 1] and not clamped, of scaled latents. Works picture by picture.
+    /// Pixels `(b, 3, h, w)`, about in [-1, 1] and not clamped, of scaled latents. Works picture by picture, and in tiles where
+    /// one is larger than 512 pixels along a side, so that memory does not grow with `b` nor beyond a tile's; see
+    /// [`Self::decode_tiled`].
     ///
     /// # Errors
     /// Another number of channels than the model's.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        if latents.dims4()?.1 != self.config.latent_channels {
+        self.decode_tiled(latents, TILE_PIXELS / self.factor())
+    }
+
+    /// As [`Self::decode`], in tiles of `side` latents a side: diffusers' `tiled_decode`, in which tiles overlap by a quarter and
+    /// are blended linearly there. The group norms and the attention of a tile see that tile alone, so that the picture differs
+    /// a little, in tone more than in detail, from one decoded whole. A picture that fits into one tile is decoded whole.
+    ///
+    /// # Errors
+    /// As [`Self::decode`]; a side that is no multiple of 4.
+    pub fn decode_tiled(&self, latents: &Tensor, side: usize) -> Result<Tensor> {
+        let (_, channels, h, w) = latents.dims4()?;
+        if channels != self.config.latent_channels {
             bail!("cannot decode latents of shape {:?}: {} channels", latents.shape(), self.config.latent_channels);
         }
-        each(&(latents / self.config.scaling_factor)?, |latents| match &self.unquantise {
-            Some(layer) => self.decoder.forward(&layer.forward(latents)?),
-            None => self.decoder.forward(latents),
-        })
+        let latents = (latents / self.config.scaling_factor)?;
+        let decode = |latents: &Tensor| {
+            each(latents, |latents| match &self.unquantise {
+                Some(layer) => self.decoder.forward(&layer.forward(latents)?),
+                None => self.decoder.forward(latents),
+            })
+        };
+        if h <= side && w <= side {
+            return decode(&latents);
+        }
+        let pictures = (0..latents.dim(0)?)
+            .map(|i| tiles::Tiles::new(side, self.factor())?.join(&latents.narrow(0, i, 1)?, decode));
+        Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)
     }
 }
 

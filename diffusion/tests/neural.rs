@@ -109,6 +109,10 @@ fn fourth(context: &Tensor) -> Tensor {
     every(4, context, D::Minus2)
 }
 
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+}
+
 fn scalar(tensor: &Tensor) -> f32 {
     tensor.to_scalar().unwrap()
 }
@@ -163,6 +167,22 @@ fn the_vae_encodes_and_decodes_as_pytorchs() {
         case.near("vae.encoded", &case.model.vae.encode(&pixels).unwrap());
         let decoded = case.model.vae.decode(&case.noise(7, 1)).unwrap();
         case.near("vae.decoded", &every(5, &every(5, &decoded, D::Minus1), D::Minus2));
+    });
+}
+
+#[test]
+fn the_vae_decodes_in_tiles_as_diffusers() {
+    Case::each(|case| {
+        let [c, h, w] = case.latents;
+        let latents = noise(10, &[1, c, h + 5, 2 * w + 3]);
+        let tiled = case.model.vae.decode_tiled(&latents, h).unwrap();
+        case.near("vae.tiled", &every(5, &every(5, &tiled, D::Minus1), D::Minus2));
+
+        let pair = Tensor::cat(&[&latents, &(&latents * 0.5).unwrap()], 0).unwrap();
+        let first = case.model.vae.decode_tiled(&pair, h).unwrap().narrow(0, 0, 1).unwrap();
+        assert!(bits(&first) == bits(&tiled), "{}: a picture's tiles are its own", case.name);
+        let whole = case.model.vae.decode_tiled(&latents, 4 * h).unwrap();
+        assert!(bits(&whole) == bits(&case.model.vae.decode(&latents).unwrap()), "{}: it fits into one", case.name);
     });
 }
 

@@ -1,28 +1,26 @@
-//! Embeddings that were pulled, so that the renders of a subject pull its embedding once.
+//! What was pulled or computed and will be wanted again: the renders of a subject pull its embedding once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use likeness_proto::Sha256;
-
-/// Values by the digest of the bytes they were read from; the least recently used leaves first. Knows no tenants: who
-/// may ask for a digest was settled when the task was granted.
+/// Values by their keys; the least recently used leaves first. Knows no tenants: keys are digests of bytes, and who may ask for
+/// one was settled when the task was granted.
 #[derive(Debug)]
-pub(crate) struct Cache<T> {
+pub(crate) struct Cache<K, T> {
     capacity: usize,
     /// The most recently used last. Few enough to be searched one by one.
-    entries: Mutex<Vec<(Sha256, Arc<T>)>>,
+    entries: Mutex<Vec<(K, Arc<T>)>>,
 }
 
-impl<T> Cache<T> {
+impl<K: PartialEq, T> Cache<K, T> {
     /// Keeps at most `capacity` values; 0 keeps none.
     pub(crate) fn new(capacity: usize) -> Self {
-        Self { capacity, entries: Mutex::default() }
+        Self { capacity, entries: Mutex::new(Vec::new()) }
     }
 
-    /// The value of this digest, if it is kept.
-    pub(crate) fn get(&self, digest: &Sha256) -> Option<Arc<T>> {
+    /// The value of this key, if it is kept.
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<T>> {
         let mut entries = self.entries();
-        let index = entries.iter().position(|(kept, _)| kept == digest)?;
+        let index = entries.iter().position(|(kept, _)| kept == key)?;
         let entry = entries.remove(index);
         let value = Arc::clone(&entry.1);
         entries.push(entry);
@@ -30,24 +28,26 @@ impl<T> Cache<T> {
     }
 
     /// Keeps a value.
-    pub(crate) fn put(&self, digest: Sha256, value: T) -> Arc<T> {
+    pub(crate) fn put(&self, key: K, value: T) -> Arc<T> {
         let value = Arc::new(value);
         let mut entries = self.entries();
-        entries.retain(|(kept, _)| *kept != digest);
-        entries.push((digest, Arc::clone(&value)));
+        entries.retain(|(kept, _)| *kept != key);
+        entries.push((key, Arc::clone(&value)));
         let surplus = entries.len().saturating_sub(self.capacity);
         entries.drain(..surplus);
         value
     }
 
     /// No panic can leave the list half changed.
-    fn entries(&self) -> MutexGuard<'_, Vec<(Sha256, Arc<T>)>> {
+    fn entries(&self) -> MutexGuard<'_, Vec<(K, Arc<T>)>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use likeness_proto::Sha256;
+
     use super::*;
 
     fn digest(name: &str) -> Sha256 {
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_digest_is_kept_once() {
+    fn the_same_key_is_kept_once() {
         let cache = Cache::new(2);
         cache.put(digest("anna"), 1);
         cache.put(digest("ben"), 2);

@@ -3,7 +3,9 @@
 //! Knows no SQL and no training. [`picture`], [`prompts`] and [`sheet`] need no service.
 
 mod assemble;
+mod batch;
 mod cache;
+mod engine;
 mod failure;
 pub mod picture;
 pub mod prompts;

@@ -1,67 +1,53 @@
 //! Render tasks: from an embedding and shots to avatars in the bucket.
 
-use std::{ops::ControlFlow, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
-use likeness_diffusion::{Base, BaseModel, Embedding, Look, RenderError, SamplerKind, Shot, Start};
+use likeness_diffusion::{Base, BaseModel, Embedding, Look, SamplerKind, Shot, Start};
 use likeness_proto::{
     Avatar, ErrorCode, Grant, Refusal, RenderWork, Scheduler, avatar_name, v1,
     v1::{WarningCode, renewal::Progress},
 };
-use likeness_worker::{Done, StopSignal, Task, WorkError};
+use likeness_worker::{Done, Task, WorkError};
 use tracing::info;
 
 use crate::{
+    batch::{Step, Subject},
     failure::{failed, off_thread, refused},
-    picture::{Origin, Provenance, to_png},
+    picture::{Origin, to_png},
     prompts,
     sampler::Sampler,
 };
 
 impl Sampler {
-    /// Draws a task's shots, batch by batch. An avatar's bytes depend on its shot, the embedding, the look and the job, never
-    /// on the batch it was drawn in.
+    /// Draws a task's shots, beside those of other tasks. An avatar's bytes depend on its shot, the embedding, the look and the
+    /// job, never on what is drawn beside it.
     pub(crate) async fn render(&self, grant: &Grant, work: RenderWork, task: &Task) -> Result<Done, WorkError> {
         let began = Instant::now();
         let embedding = self.embedding(&work, task).await?;
-        let look = look(&work);
         let (shots, warnings) = shots(&self.model, &embedding, &work, grant)?;
+        let subject = Subject { digest: work.embedding.sha256, embedding };
+        let stop = task.stop().clone();
+        let mut drawing = self.engine.draw(subject, look(&work), shots, move || stop.requested().is_none())?;
 
-        let batch = self.batch(&look);
-        let mut avatars = Vec::with_capacity(shots.len());
-        for (batch, asked) in shots.chunks(batch).zip(work.shots.chunks(batch)) {
-            let drawing = self.drawing(&embedding, batch, look, grant, task);
-            let files = off_thread(task, move || drawing.draw()).await?;
-            for (shot, file) in asked.iter().zip(files) {
-                let object = task.bucket().put(&avatar_name(shot.index), file).await?;
-                avatars.push(Avatar { object, prompt: shot.prompt.clone(), seed: shot.seed, index: shot.index });
-            }
+        let mut avatars = Vec::with_capacity(work.shots.len());
+        while avatars.len() < work.shots.len() {
+            let (place, pixels) = drawing.next().await?;
+            let provenance = self.provenance(grant, Origin::Drawn);
+            let file = off_thread(task, move || to_png(&pixels, &provenance).map_err(failed)).await?;
+            let shot = &work.shots[place]; // the place is one of the shots that were ordered
+            let object = task.bucket().put(&avatar_name(shot.index), file).await?;
+            avatars.push(Avatar { object, prompt: shot.prompt.clone(), seed: shot.seed, index: shot.index });
             task.report(Progress::Render(v1::RenderReport { avatars_done: avatars.len() as u32 }));
         }
+        avatars.sort_by_key(|avatar| avatar.index);
 
         let seconds = began.elapsed().as_secs_f64();
-        info!(job = %grant.job, task = %grant.lease.task, avatars = avatars.len(), seconds, "avatars rendered");
+        let Step { passes, pictures } = self.engine.tally();
+        let pictures_per_pass = pictures as f64 / passes as f64;
+        info!(job = %grant.job, task = %grant.lease.task, avatars = avatars.len(), seconds, pictures_per_pass, "avatars rendered");
         let avatars = avatars.into_iter().map(v1::Avatar::from).collect();
         let result = v1::complete_request::Result::Render(v1::RenderResult { avatars, seconds });
         Ok(Done { result, warnings })
-    }
-
-    /// A batch of a task.
-    pub(crate) fn drawing(
-        &self,
-        embedding: &Arc<Embedding>,
-        shots: &[Shot],
-        look: Look,
-        grant: &Grant,
-        task: &Task,
-    ) -> Drawing {
-        Drawing {
-            model: Arc::clone(&self.model),
-            embedding: Arc::clone(embedding),
-            shots: shots.to_vec(),
-            look,
-            provenance: self.provenance(grant, Origin::Drawn),
-            stop: task.stop().clone(),
-        }
     }
 
     /// The task's embedding, if it belongs to the loaded model.
@@ -84,47 +70,9 @@ impl Sampler {
             Base::Unknown => Err(mismatch(format!("embedding {} does not say which base model it is of", object.key))),
         }
     }
-
-    /// Shots drawn at once.
-    fn batch(&self, look: &Look) -> usize {
-        (self.options.pixels_at_once / (look.width * look.height).max(1)).max(1)
-    }
 }
 
-/// A batch on its way through the model.
-pub(crate) struct Drawing {
-    model: Arc<BaseModel>,
-    embedding: Arc<Embedding>,
-    shots: Vec<Shot>,
-    look: Look,
-    provenance: Provenance,
-    stop: StopSignal,
-}
-
-impl Drawing {
-    /// The avatars' files, in order. Looks at the stop signal after every denoising step.
-    pub(crate) fn draw(self) -> Result<Vec<Vec<u8>>, WorkError> {
-        let mut progress = |_step| match self.stop.requested() {
-            Some(_why) => ControlFlow::Break(()),
-            None => ControlFlow::Continue(()),
-        };
-        let rows = &self.embedding.rows;
-        let drawn = likeness_diffusion::render(&self.model, Some(rows), &self.shots, &self.look, &mut progress);
-        let pictures = drawn.map_err(render_failed)?;
-        pictures.iter().map(|picture| to_png(picture, &self.provenance).map_err(failed)).collect()
-    }
-}
-
-fn render_failed(error: RenderError) -> WorkError {
-    match error {
-        RenderError::Stopped { .. } => WorkError::Stopped,
-        RenderError::Look { .. } | RenderError::Steps(_) => refused(ErrorCode::InvalidArgument, error.to_string()),
-        RenderError::NotFinite { .. } => refused(ErrorCode::Diverged, error.to_string()),
-        RenderError::Tensor(_) => failed(error),
-    }
-}
-
-pub(crate) fn look(work: &RenderWork) -> Look {
+fn look(work: &RenderWork) -> Look {
     let sampler = match work.scheduler {
         Scheduler::Ddim => SamplerKind::Ddim,
         Scheduler::EulerAncestral => SamplerKind::EulerAncestral,
@@ -140,7 +88,7 @@ pub(crate) fn look(work: &RenderWork) -> Look {
 }
 
 /// Encodes the task's prompts; warns once of each that is cut.
-pub(crate) fn shots(
+fn shots(
     model: &BaseModel,
     embedding: &Embedding,
     work: &RenderWork,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Embedding};
-use likeness_proto::{Assignment, ErrorCode, Grant, TaskKind};
+use likeness_proto::{Assignment, ErrorCode, Grant, Sha256, TaskKind};
 use likeness_worker::{BoxFuture, Done, Task, Work, WorkError};
 
 use crate::{
     cache::Cache,
+    engine::Engine,
     failure::refused,
     picture::{Origin, Provenance},
 };
@@ -17,12 +18,12 @@ use crate::{
 pub struct Options {
     /// Embeddings kept in memory, a few KB each.
     pub embeddings: usize,
-    /// Pixels drawn in one batch; a batch has at least one avatar.
+    /// Pixels of the avatars under way at once, whichever tasks they belong to; a single avatar may have more.
     pub pixels_at_once: usize,
 }
 
 impl Default for Options {
-    /// 256 embeddings; batches of one avatar of 512 × 512 pixels, or sixteen of 128 × 128.
+    /// 256 embeddings; one avatar of 512 × 512 pixels at once, or sixteen of 128 × 128.
     fn default() -> Self {
         Self { embeddings: 256, pixels_at_once: 512 * 512 }
     }
@@ -32,14 +33,15 @@ impl Default for Options {
 #[derive(Debug)]
 pub struct Sampler {
     pub(crate) model: Arc<BaseModel>,
-    pub(crate) embeddings: Cache<Embedding>,
-    pub(crate) options: Options,
+    pub(crate) embeddings: Cache<Sha256, Embedding>,
+    pub(crate) engine: Engine,
 }
 
 impl Sampler {
     /// A sampler that draws with `model`.
     pub fn new(model: Arc<BaseModel>, options: Options) -> Self {
-        Self { model, embeddings: Cache::new(options.embeddings), options }
+        let engine = Engine::new(Arc::clone(&model), options.pixels_at_once);
+        Self { model, embeddings: Cache::new(options.embeddings), engine }
     }
 
     pub(crate) fn provenance(&self, grant: &Grant, origin: Origin) -> Provenance {

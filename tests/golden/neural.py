@@ -15,6 +15,7 @@ One file per model, `NAME.safetensors`; its prompts and settings are in `neural.
 | `unet.wide` | (1, c, h, 2h) | the same UNet on latents noise(4, 1, c, h, 2h), timestep [333], context noise(5, 1, 77, d); every other row and column |
 | `vae.encoded` | (1, c, h, w) | latent_dist.mean · scaling_factor of pixels: noise(6, 1, 3, h, w)/√3, repeated f times in rows and columns |
 | `vae.decoded` | (1, 3, …) | decode(noise(7, 1, c, h, w) / scaling_factor), every fifth row and column (0, 5, …) |
+| `vae.tiled` | (1, 3, …) | tiled_decode(noise(10, 1, c, h + 5, 2w + 3) / scaling_factor), its tiles (h, w) as the VAE's `sample_size` says; every fifth row and column |
 | `loss` | () | mean squared error to the schedule's target: clean noise(8, 2, c, h, w), noise noise(9, …), timesteps [150, 720], prompts `learned` |
 | `grad.learned` | (2, d) | gradient of `loss` with respect to `learned` |
 | `grad.context` | (2, 20, d) | gradient of `loss` with respect to the context, every fourth position |
@@ -100,6 +101,7 @@ def vae(model):
     return {
         "vae.encoded": model.vae.encode(pixels).latent_dist.mean * scale,
         "vae.decoded": model.vae.decode(noise(7, 1, c, h, w) / scale).sample[:, :, ::5, ::5],
+        "vae.tiled": model.vae.tiled_decode(noise(10, 1, c, h + 5, 2 * w + 3) / scale).sample[:, :, ::5, ::5],
     }
 
 

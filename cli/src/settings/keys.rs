@@ -44,7 +44,11 @@ pub const KEYS: &[Key] = &[
     key("lease_seconds", Some("15"), "how long a worker may be silent before its tasks are given to another"),
     key("attempts", Some("3"), "how often a task is tried before it has failed"),
     key("trainer_slots", Some("1"), "subjects that a trainer trains at the same time"),
-    key("sampler_slots", Some("1"), "render tasks that a sampler draws at the same time"),
+    key(
+        "sampler_slots",
+        Some("4"),
+        "render tasks that a sampler holds at the same time; their avatars are drawn together as far as the memory goes",
+    ),
     key("name", None, "the worker's name; default: its role"),
 ];
 

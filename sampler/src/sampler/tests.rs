@@ -11,8 +11,8 @@ use v1::complete_request::Result as Outcome;
 
 use super::*;
 use crate::{
+    batch::Step,
     picture::{read_xmp, to_png},
-    render::{look, shots},
 };
 
 static MODEL: LazyLock<Arc<BaseModel>> = LazyLock::new(|| {
@@ -44,7 +44,12 @@ impl Studio {
 
     /// Puts an embedding that was learned on `base`.
     async fn embedding(&self, base: &str, vectors: usize) -> ObjectRef {
-        let ids = MODEL.tokenizer.phrase("person");
+        self.embedding_of("person", base, vectors).await
+    }
+
+    /// Puts one whose rows are those of a word.
+    async fn embedding_of(&self, word: &str, base: &str, vectors: usize) -> ObjectRef {
+        let ids = MODEL.tokenizer.phrase(word);
         let rows = MODEL.text.rows(&ids[..1].repeat(vectors)).unwrap();
         let facts = Facts {
             base_model: base.parse().unwrap(),
@@ -286,7 +291,7 @@ async fn an_embedding_is_pulled_once() {
 }
 
 #[tokio::test]
-async fn a_task_that_is_to_stop_draws_no_further_batch() {
+async fn a_task_that_is_to_stop_draws_nothing() {
     let studio = Studio::new();
     let embedding = studio.embedding(MODEL.digest.as_ref(), 1).await;
     let grant = grant(render(embedding, three_shots()));
@@ -297,19 +302,55 @@ async fn a_task_that_is_to_stop_draws_no_further_batch() {
 }
 
 #[tokio::test]
-async fn a_drawing_stops_after_the_denoising_step_it_is_at() {
+async fn tasks_of_two_subjects_share_passes_and_one_that_stops_leaves_the_other_as_it_is() {
+    let studio = Studio::new();
+    let (person, red) = (
+        studio.embedding_of("person", MODEL.digest.as_ref(), 1).await,
+        studio.embedding_of("red", MODEL.digest.as_ref(), 2).await,
+    );
+    let alone = grant(render(person, three_shots()));
+    let together = Grant { output_prefix: prefix(TaskKind::Render), ..alone.clone() };
+    let alone = studio.sampler.run(alone.clone(), studio.task(&alone).0).await.unwrap();
+
+    let Assignment::Render(endless) = render(red, vec![shot(0, "{subject}")]) else { unreachable!() };
+    let endless = grant(Assignment::Render(RenderWork { steps: 999, ..endless }));
+    let (task, probe) = studio.task(&endless);
+    let beside = async {
+        while studio.sampler.engine.tally().pictures <= 3 * 2 {
+            tokio::task::yield_now().await; // the endless one is not under way yet
+        }
+        let done = studio.sampler.run(together.clone(), studio.task(&together).0).await.unwrap();
+        probe.stop(Stop::Cancelled);
+        done
+    };
+    let (stopped, done) = tokio::join!(studio.sampler.run(endless, task), beside);
+
+    assert_eq!(stopped, Err(WorkError::Stopped));
+    for (avatar, alone) in avatars(&done).iter().zip(avatars(&alone)) {
+        assert!(studio.read(&avatar.object) == studio.read(&alone.object), "its file is the one it has alone");
+    }
+    let Step { passes, pictures } = studio.sampler.engine.tally();
+    assert!(
+        passes <= pictures - 3 * 2 - 2 * 2,
+        "three pictures went along with another's two steps: {passes}, {pictures}"
+    );
+}
+
+#[tokio::test]
+async fn a_broken_embedding_fails_its_own_task() {
     let studio = Studio::new();
     let object = studio.embedding(MODEL.digest.as_ref(), 1).await;
-    let Assignment::Render(work) = render(object, three_shots()) else { unreachable!() };
-    let grant = grant(Assignment::Render(RenderWork { steps: 1000, ..work.clone() }));
-    let (task, probe) = studio.task(&grant);
-    let embedding = studio.sampler.embedding(&work, &task).await.unwrap();
-    let (shots, _warnings) = shots(&MODEL, &embedding, &work, &grant).unwrap();
-    let drawing = studio.sampler.drawing(&embedding, &shots, look(&work), &grant, &task);
+    let Assignment::Render(work) = render(object.clone(), three_shots()) else { unreachable!() };
+    let (task, _probe) = studio.task(&grant(Assignment::Render(work.clone())));
+    let sound = studio.sampler.embedding(&work, &task).await.unwrap();
+    // A file cannot hold such rows, so they are put where it would be kept.
+    let broken = Embedding { rows: (&sound.rows * f64::NAN).unwrap(), ..Embedding::clone(&sound) };
+    studio.sampler.embeddings.put(object.sha256, broken);
 
-    probe.stop(Stop::Cancelled);
+    let (code, message, retry) = failure(studio.run(render(object, three_shots())).await);
 
-    assert_eq!(drawing.draw(), Err(WorkError::Stopped));
+    assert_eq!((code, retry), (ErrorCode::Diverged, false));
+    assert!(message.contains("not finite"), "{message}");
 }
 
 #[tokio::test]
