@@ -17,6 +17,7 @@ use crate::ops::tape::{Value, frozen};
 use crate::unet::STEM;
 use crate::unet::blocks::{Downsample, Resnet, Upsample};
 use crate::weights::{Groups, Scope, WeightFile, weight_file};
+use tiles::Tiles;
 
 /// ε of all its group norms; diffusers has no key for it.
 const EPSILON: f64 = 1e-6;
@@ -117,9 +118,10 @@ impl Vae {
         if h <= side && w <= side {
             return decode(&latents);
         }
-        let pictures = (0..latents.dim(0)?)
-            .map(|i| tiles::Tiles::new(side, self.factor())?.join(&latents.narrow(0, i, 1)?, decode));
-        Tensor::cat(&pictures.collect::<Result<Vec<_>>>()?, 0)
+        let tiles = Tiles::new(side, self.factor())?;
+        let pictures: Result<Vec<Tensor>> =
+            (0..latents.dim(0)?).map(|i| tiles.join(&latents.narrow(0, i, 1)?, decode)).collect();
+        Tensor::cat(&pictures?, 0)
     }
 }
 
