@@ -234,7 +234,7 @@ pub struct WorkerArgs {
     /// The worker's name, the same over restarts [default: its role]
     #[arg(long)]
     pub name: Option<String>,
-    /// Tasks at the same time [default: 1 of a trainer, 4 of a sampler]
+    /// Tasks at the same time [default: 4 of a sampler, of a trainer as many as its measured curve asks for]
     #[arg(long)]
     pub slots: Option<usize>,
 }

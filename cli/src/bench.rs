@@ -11,6 +11,7 @@ pub use make_model::{Known, Precision};
 use crate::args::BenchCommand;
 use crate::commands::Context;
 use crate::exit::Failure;
+use crate::memory;
 use crate::output::Format;
 
 /// Threads that compute unless a flag says otherwise: as many as the peer takes.
@@ -38,14 +39,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 /// The most memory that this process had resident at once, MiB. Linux alone counts it where it can be read.
 fn peak_mib() -> Option<f64> {
-    high_water_mark(&std::fs::read_to_string("/proc/self/status").ok()?)
-}
-
-/// `VmHWM` of a `/proc/PID/status`, MiB.
-fn high_water_mark(status: &str) -> Option<f64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: f64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024.0)
+    memory::peak().map(|bytes| bytes as f64 / f64::from(1 << 20))
 }
 
 #[cfg(test)]
@@ -114,12 +108,5 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 9.0]), 3.0);
         assert_eq!(median(vec![4.0, 1.0, 9.0, 2.0]), 3.0);
         assert_eq!(median(vec![7.0]), 7.0);
-    }
-
-    #[test]
-    fn the_high_water_mark_is_told_in_mebibytes() {
-        let status = "Name:\tlikeness\nVmPeak:\t  999999 kB\nVmHWM:\t    3072 kB\nVmRSS:\t    1024 kB\n";
-        assert_eq!(high_water_mark(status), Some(3.0));
-        assert_eq!(high_water_mark("Name:\tlikeness\n"), None);
     }
 }

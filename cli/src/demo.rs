@@ -14,10 +14,11 @@ use crate::bundle::Bundle;
 use crate::client::{Client, Target, Upload, verdict, watch};
 use crate::commands::{Context, Fetched, fetch_subject};
 use crate::exit::{Exit, Failure};
+use crate::packing::{self, Measuring, Ready};
 use crate::progress::JobProgress;
 use crate::state_dir::StateDir;
 use crate::up::{self, Tuning, Up};
-use crate::{models, photos, prompts_file, roles, signals};
+use crate::{photos, prompts_file, roles, signals};
 use likeness_diffusion::BaseModel;
 use likeness_proto::{Capacity, ErrorCode, v1};
 use output::Output;
@@ -56,8 +57,8 @@ pub(crate) async fn command(context: &Context, args: &DemoArgs) -> Result<(), Fa
     let plan = plan(&bundle, args)?;
     let output = Output::claim(&args.out)?;
     let shutdown = signals::shutdown()?;
-    let model = models::load_shared(&context.settings).await?;
-    let report = make(context, &plan, &model, &output, &shutdown).await?;
+    let ready = packing::load(&context.settings, None, Measuring::Never).await?;
+    let report = make(context, &plan, &ready, &output, &shutdown).await?;
     context.format.print(&report, |report| report.page(&args.out))
 }
 
@@ -82,7 +83,7 @@ fn plan(bundle: &Bundle, args: &DemoArgs) -> Result<Plan, Failure> {
 async fn make(
     context: &Context,
     plan: &Plan,
-    model: &Arc<BaseModel>,
+    ready: &Ready,
     output: &Output,
     shutdown: &CancellationToken,
 ) -> Result<Report, Failure> {
@@ -92,10 +93,10 @@ async fn make(
     let listener = roles::listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let bucket = state.dir().bucket();
-    let up = Up { state, bucket, model: model.clone(), tuning: Tuning::from(&context.settings) };
+    let up = Up { state, bucket, ready: ready.clone(), tuning: Tuning::from(&context.settings) };
     let stop = CancellationToken::new();
-    let (ready, served) = oneshot::channel();
-    let opened = || ready.send(()).map_err(|()| Failure::unexpected("nobody waits for the service"));
+    let (announce, served) = oneshot::channel();
+    let opened = || announce.send(()).map_err(|()| Failure::unexpected("nobody waits for the service"));
     let mut service = pin!(up::serve(up, listener, stop.clone(), opened));
 
     let client = Client::new(Target::at(address, token)?, context.settings.retry(), context.console.clone());
@@ -110,7 +111,7 @@ async fn make(
     };
     stop.cancel();
     service.await?;
-    finish(plan, model, output, made?).await
+    finish(plan, &ready.model, output, made?).await
 }
 
 /// From the photos to the files.

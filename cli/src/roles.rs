@@ -3,6 +3,7 @@
 use crate::client::Target;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
+use crate::packing::{self, Measuring, Ready};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
@@ -11,7 +12,7 @@ use likeness_coordinator::{CoordinatorError, Options, Tokens};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Secret, TenantId};
 use likeness_sampler::Sampler;
-use likeness_trainer::Trainer;
+use likeness_trainer::{Plan, Trainer};
 use likeness_worker::{Backoff, NodeOptions, Work};
 use object_store::ObjectStore;
 use std::io::ErrorKind;
@@ -93,9 +94,11 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 /// Runs a trainer until a signal.
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
-    let model = models::load_shared(&context.settings).await?;
-    let worker = worker(&context.settings, "trainer", &model, context.settings.trainer_slots)?;
-    worker.run(Arc::new(Trainer::new(model, likeness_trainer::Options::default())), shutdown).await
+    let settings = &context.settings;
+    let Ready { model, plan } =
+        packing::load(settings, Some(&StateDir::at(&settings.state)), Measuring::Thoroughly).await?;
+    let worker = worker(settings, "trainer", &model, plan.packing.slots.get())?;
+    worker.run(Arc::new(Trainer::new(model, trainer_options(&plan))), shutdown).await
 }
 
 /// Runs a sampler until a signal.
@@ -104,6 +107,11 @@ pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let model = models::load_shared(&context.settings).await?;
     let worker = worker(&context.settings, "sampler", &model, context.settings.sampler_slots)?;
     worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
+}
+
+/// How a trainer works that follows `plan`.
+pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
+    likeness_trainer::Options { positions: plan.packing.positions, ..Default::default() }
 }
 
 fn worker(settings: &Settings, role: &str, model: &Model, slots: usize) -> Result<Worker, Failure> {

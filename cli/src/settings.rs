@@ -38,8 +38,10 @@ pub struct Settings {
     pub threads: usize,
     /// Whether convolutions are computed as plain sums.
     pub exact: bool,
-    /// Whether training computes activations again instead of keeping them.
-    pub checkpointing: bool,
+    /// Whether training computes activations again instead of keeping them; none: where they would not fit.
+    pub checkpointing: Option<bool>,
+    /// MiB that a process which trains may take; none: three quarters of what there is.
+    pub memory_budget: Option<u64>,
     /// Where the server listens.
     pub listen: SocketAddr,
     /// Bucket as a `file://` URL; none: `bucket` in the state folder.
@@ -52,8 +54,8 @@ pub struct Settings {
     lease_seconds: f64,
     /// Times that a task is tried.
     pub attempts: u32,
-    /// Subjects that are trained at the same time.
-    pub trainer_slots: usize,
+    /// Subjects that are trained at the same time; none: chosen from a measured curve.
+    pub trainer_slots: Option<usize>,
     /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
     /// The worker's name.
@@ -135,7 +137,8 @@ impl Settings {
         within("lease_seconds", self.lease_seconds, 1.0, 3_600.0)?;
         within("attempts", f64::from(self.attempts), 1.0, 100.0)?;
         within("threads", self.threads as f64, 0.0, 4_096.0)?;
-        within("trainer_slots", self.trainer_slots as f64, 1.0, 1_024.0)?;
+        within("trainer_slots", self.trainer_slots.unwrap_or(1) as f64, 1.0, 1_024.0)?;
+        within("memory_budget", self.memory_budget.unwrap_or(1) as f64, 1.0, 1e9)?;
         within("sampler_slots", self.sampler_slots as f64, 1.0, 1_024.0)
     }
 }

@@ -7,6 +7,7 @@
 //! | `lock` | held by the process that serves |
 //! | `likeness.db` | the store |
 //! | `bucket/` | the objects |
+//! | `curve.json` | what training steps were measured to take |
 //! | `likeness.toml` | settings, if there are any |
 
 use crate::exit::{Exit, Failure};
@@ -49,6 +50,12 @@ impl StateDir {
         self.0.join("likeness.db")
     }
 
+    /// The file of the measured curve.
+    #[must_use]
+    pub fn curve(&self) -> PathBuf {
+        self.0.join("curve.json")
+    }
+
     /// The bucket's folder.
     #[must_use]
     pub fn bucket(&self) -> PathBuf {
@@ -74,12 +81,20 @@ impl StateDir {
         }
     }
 
-    /// Makes the folder (for its owner alone) if needed, and takes its lock.
+    /// Makes the folder (for its owner alone) if needed.
+    ///
+    /// # Errors
+    /// [`Exit::State`] when it cannot be made.
+    pub fn make(&self) -> Result<(), Failure> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| unusable(&self.0, &error))
+    }
+
+    /// As [`Self::make`], and takes its lock.
     ///
     /// # Errors
     /// [`Exit::State`] when another process serves it, or it cannot be used.
     pub fn lock(self) -> Result<LockedState, Failure> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.0).map_err(|error| unusable(&self.0, &error))?;
+        self.make()?;
         let path = self.0.join("lock");
         let lock = OpenOptions::new()
             .write(true)

@@ -2,10 +2,10 @@
 
 use crate::commands::Context;
 use crate::exit::Failure;
+use crate::packing::{self, Measuring, Ready};
 use crate::roles::{self, Worker};
 use crate::state_dir::{LockedState, StateDir};
 use crate::{bucket, models, signals};
-use likeness_diffusion::BaseModel;
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
 use serde::Serialize;
@@ -25,8 +25,8 @@ pub struct Up {
     pub state: LockedState,
     /// The folder that is its bucket.
     pub bucket: PathBuf,
-    /// The base model that trainer and sampler share.
-    pub model: Arc<BaseModel>,
+    /// The base model that trainer and sampler share, and how the trainer packs.
+    pub ready: Ready,
     /// How it works.
     pub tuning: Tuning,
 }
@@ -40,8 +40,6 @@ pub struct Tuning {
     pub attempts: u32,
     /// How long workers get to hand back their tasks when it stops.
     pub drain: Duration,
-    /// Subjects that are trained at the same time.
-    pub trainer_slots: usize,
     /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
 }
@@ -70,7 +68,8 @@ pub async fn serve(
     let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
     let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
-    let held = models::on_the_wire(&up.model)?;
+    let Ready { model, plan } = up.ready;
+    let held = models::on_the_wire(&model)?;
     let registered: [Arc<SetOnce<()>>; 2] = Default::default();
     let worker = |name: &str, slots, registered: &Arc<SetOnce<()>>| Worker {
         server: server.clone(),
@@ -82,8 +81,8 @@ pub async fn serve(
         drain: up.tuning.drain,
         registered: Arc::clone(registered),
     };
-    let trainer = Arc::new(Trainer::new(up.model.clone(), likeness_trainer::Options::default()));
-    let sampler = Arc::new(Sampler::new(up.model.clone(), likeness_sampler::Options::default()));
+    let trainer = Arc::new(Trainer::new(model.clone(), roles::trainer_options(&plan)));
+    let sampler = Arc::new(Sampler::new(model, likeness_sampler::Options::default()));
 
     let desk_stop = CancellationToken::new();
     let mut desk = tokio::spawn(likeness_coordinator::run(listener, options, desk_stop.clone()));
@@ -96,7 +95,7 @@ pub async fn serve(
     };
     let crew = async {
         tokio::try_join!(
-            worker("trainer", up.tuning.trainer_slots, &registered[0]).run(trainer, shutdown.clone()),
+            worker("trainer", plan.packing.slots.get(), &registered[0]).run(trainer, shutdown.clone()),
             worker("sampler", up.tuning.sampler_slots, &registered[1]).run(sampler, shutdown.clone()),
             open,
         )
@@ -117,16 +116,16 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
     let listener = roles::listen(settings.listen).await?;
-    let model = models::load_shared(settings).await?;
+    let ready = packing::load(settings, Some(state.dir()), Measuring::Briefly).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let view = UpView {
         server: format!("http://{address}"),
         state: settings.state.display().to_string(),
-        base_model: model.digest.to_string(),
+        base_model: ready.model.digest.to_string(),
         pid: std::process::id(),
     };
     let bucket = bucket::folder(settings.bucket.as_deref(), state.dir())?;
-    let up = Up { state, bucket, model, tuning: Tuning::from(settings) };
+    let up = Up { state, bucket, ready, tuning: Tuning::from(settings) };
     let text = |view: &UpView| format!("likeness is up at {}, state in {}", view.server, view.state);
     serve(up, listener, shutdown, || context.format.print(&view, text)).await
 }
@@ -137,7 +136,6 @@ impl From<&crate::settings::Settings> for Tuning {
             lease: settings.lease(),
             attempts: settings.attempts,
             drain: settings.drain(),
-            trainer_slots: settings.trainer_slots,
             sampler_slots: settings.sampler_slots,
         }
     }

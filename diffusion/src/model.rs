@@ -91,6 +91,11 @@ impl BaseModel {
         self.unet.config().sample_size.map_or(512, |latents| latents * self.vae.factor())
     }
 
+    /// The side of the latents of that size.
+    pub fn latent_side(&self) -> usize {
+        self.native_size() / self.vae.factor()
+    }
+
     /// The parts must fit one another.
     fn check(&self, dir: &Path) -> Result<(), LoadError> {
         let unet = self.unet.config();

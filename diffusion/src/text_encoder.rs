@@ -60,6 +60,11 @@ impl TextEncoder {
         Ok(vec!["config.json".into(), weight_file(folder, "model")?])
     }
 
+    /// Its configuration.
+    pub(crate) fn config(&self) -> &TextConfig {
+        &self.config
+    }
+
     /// Width d of its token rows and of the context.
     pub fn width(&self) -> usize {
         self.config.hidden_size

@@ -62,10 +62,12 @@ impl Sandbox {
         self.server = Some(server);
     }
 
-    /// The command that starts the server with quick leases, so that a killed worker's task is ready again soon.
+    /// The command that starts the server with quick leases, so that a killed worker's task is ready again soon, and with its
+    /// slots set, so that it measures nothing first.
     pub fn up_command(&self, more: &[&str]) -> Command {
         let mut command = self.command(&["up", "--json"]);
         command.args(more).env("LIKENESS__LISTEN", "127.0.0.1:0").env("LIKENESS__LEASE_SECONDS", "2");
+        command.env("LIKENESS__TRAINER_SLOTS", "1");
         command
     }
 

@@ -5,6 +5,7 @@
 //! leases. Knows nothing of rendering and stores.
 
 mod checkpoint;
+mod curve;
 mod draws;
 mod engine;
 mod error;
@@ -14,6 +15,7 @@ pub mod optimizer;
 mod pack;
 mod pass;
 mod photos;
+mod plan;
 mod run;
 mod stop;
 pub mod templates;
@@ -21,10 +23,12 @@ mod train;
 mod work;
 
 pub use checkpoint::Checkpoint;
+pub use curve::{Curve, Point};
 pub use error::{CheckpointError, TrainError, Verdict};
 pub use lesson::{Lesson, Subject};
 pub use measure::{PackTimes, time_packing};
 pub use photos::{Latents, Photo};
+pub use plan::{Fit, Plan, Wishes};
 pub use stop::StopRule;
 pub use train::{Entry, Learned, Observer, Packing, train, train_packed};
 pub use work::{Options, Trainer};

@@ -21,11 +21,8 @@ pub enum BenchCommand {
 impl BenchCommand {
     /// The flags of this command that are settings. A measurement takes as many threads as the peer unless a flag says otherwise.
     pub(super) fn settings(&self) -> Vec<(&'static str, String)> {
-        let mut settings = vec![("threads", THREADS.to_string())];
-        if let Self::Train(BenchTrainArgs { checkpointing: true, .. }) = self {
-            settings.push(("checkpointing", true.to_string()));
-        }
-        settings
+        let checkpointing = matches!(self, Self::Train(BenchTrainArgs { checkpointing: true, .. }));
+        vec![("threads", THREADS.to_string()), ("checkpointing", checkpointing.to_string())]
     }
 }
 

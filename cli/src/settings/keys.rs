@@ -34,8 +34,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "checkpointing",
-        Some("false"),
-        "true: training keeps less in memory and computes it again; the result is the same",
+        None,
+        "true: training keeps less in memory and computes it again; the result is the same; default: where it must",
+    ),
+    key(
+        "memory_budget",
+        None,
+        "MiB that a process which trains may take; default: three quarters of what is free when it starts",
     ),
     key("listen", Some(DEFAULT_LISTEN), "address the server listens on, on this machine"),
     key("bucket", None, "where objects lie, file:///…; default: the folder `bucket` in the state folder"),
@@ -43,7 +48,11 @@ pub const KEYS: &[Key] = &[
     key("drain_seconds", Some("20"), "how long workers get to hand back their tasks when the server stops"),
     key("lease_seconds", Some("15"), "how long a worker may be silent before its tasks are given to another"),
     key("attempts", Some("3"), "how often a task is tried before it has failed"),
-    key("trainer_slots", Some("1"), "subjects that a trainer trains at the same time"),
+    key(
+        "trainer_slots",
+        None,
+        "subjects that a trainer trains at the same time; default: chosen by what steps were measured to take",
+    ),
     key(
         "sampler_slots",
         Some("4"),

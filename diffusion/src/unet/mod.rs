@@ -40,8 +40,8 @@ pub struct Unet {
     norm_out: GroupNorm,
     conv_out: Conv3x3,
     checkpointing: bool,
-    /// Its weights stay in the cache, so that it does not matter how often they are read.
-    small: bool,
+    /// Values of its weights.
+    weights: usize,
     device: Device,
 }
 
@@ -84,10 +84,10 @@ impl Unet {
         let (down, middle, up) = (builder.down()?, builder.middle()?, builder.up()?);
         let norm_out = builder.root.pp("conv_norm_out").group_norm(first, builder.groups(), Then::Silu)?;
         let conv_out = builder.root.pp("conv_out").conv(first, config.out_channels, Stride::One)?;
-        let small = file.values() <= SMALL;
+        let weights = file.values();
         file.finish(&[])?;
         let (middle, checkpointing, device) = (Arc::new(middle), computing.checkpointing, device.clone());
-        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, small, device })
+        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, weights, device })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -98,6 +98,21 @@ impl Unet {
     /// Its configuration.
     pub fn config(&self) -> &UnetConfig {
         &self.config
+    }
+
+    /// Values of its weights.
+    pub(crate) fn weights(&self) -> usize {
+        self.weights
+    }
+
+    /// Whether the way back keeps only the inputs of the blocks; see [`Computing::checkpointing`].
+    pub fn checkpointing(&self) -> bool {
+        self.checkpointing
+    }
+
+    /// From now on the way back keeps only the inputs of the blocks, or everything. No bit of a result depends on it.
+    pub fn set_checkpointing(&mut self, on: bool) {
+        self.checkpointing = on;
     }
 
     /// Predicts noise or velocity `(b, c, h, w)` from noisy latents of the same shape, one timestep a sample and the
@@ -124,7 +139,8 @@ impl Unet {
             let (channels, width) = (self.config.in_channels, self.config.cross_attention_dim);
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
-        let parts = if self.small { rayon::current_num_threads().min(b) } else { 1 };
+        // Weights that stay in the cache may be read often.
+        let parts = if self.weights <= SMALL { rayon::current_num_threads().min(b) } else { 1 };
         frozen_parts(latents, context, parts, |latents, context, samples| {
             self.pass(latents, &timesteps[samples], context)
         })
