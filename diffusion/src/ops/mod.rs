@@ -20,6 +20,8 @@ pub(crate) mod winograd;
 
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use candle_core::{CpuStorage, Layout, Result, Tensor, bail};
 
