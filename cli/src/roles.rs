@@ -95,8 +95,10 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let settings = &context.settings;
-    let Ready { model, plan } =
-        packing::load(settings, Some(&StateDir::at(&settings.state)), Measuring::Thoroughly).await?;
+    let state = StateDir::at(&settings.state);
+    let ready = packing::load(settings, Some(&state), Measuring::Thoroughly);
+    let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
+    let Ready { model, plan } = ready?;
     let worker = worker(settings, "trainer", &model, plan.packing.slots.get())?;
     worker.run(Arc::new(Trainer::new(model, trainer_options(&plan))), shutdown).await
 }

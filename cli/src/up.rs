@@ -116,7 +116,9 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
     let listener = roles::listen(settings.listen).await?;
-    let ready = packing::load(settings, Some(state.dir()), Measuring::Briefly).await?;
+    let ready = packing::load(settings, Some(state.dir()), Measuring::Briefly);
+    let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
+    let ready = ready?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let view = UpView {
         server: format!("http://{address}"),

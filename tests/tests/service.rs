@@ -144,6 +144,21 @@ fn what_is_finished_survives_a_restart() {
 }
 
 #[test]
+fn what_training_steps_take_is_measured_once_for_a_state_folder() {
+    let mut sandbox = Sandbox::stopped(PROGRAM);
+    let curve = |sandbox: &mut Sandbox| {
+        let mut command = sandbox.up_command(&[]);
+        command.env_remove("LIKENESS__TRAINER_SLOTS");
+        sandbox.up_by(command);
+        sandbox.drain();
+        fs::read_to_string(sandbox.state().join("curve.json")).unwrap()
+    };
+    let first = curve(&mut sandbox);
+    assert!(first.contains("base_model") && first.contains("steps"), "{first}");
+    assert_eq!(curve(&mut sandbox), first);
+}
+
+#[test]
 fn a_cancelled_job_stops_and_says_so() {
     let sandbox = Sandbox::start(PROGRAM);
     let job = submit_learning(&sandbox, &["--steps", "5000", "--init", "person"], &[]);

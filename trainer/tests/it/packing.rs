@@ -1,12 +1,14 @@
 //! Many subjects in one step: each learns what it learns alone, bit for bit.
 
 use std::num::NonZeroUsize;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
-use crate::common::{Bits, MODEL, Until, bits, resolve, small, subject, subject_of};
+use crate::common::{Bits, MODEL, Until, bits, folder, resolve, small, subject, subject_of};
+use likeness_diffusion::{BaseModel, Device};
 use likeness_proto::{Method, Parameterization, v1};
 use likeness_trainer::{
-    Checkpoint, Entry, Learned, Lesson, Packing, Subject, TrainError, time_packing, train, train_packed,
+    Checkpoint, Curve, Entry, Learned, Lesson, Packing, Subject, TrainError, time_packing, train, train_packed,
 };
 
 /// Three subjects that differ in everything a pack may not mix up, the first with the most steps.
@@ -130,6 +132,20 @@ fn a_subject_that_cannot_begin_leaves_its_slot_to_the_next() {
     let ends = packed(vec![whole(&nameless), whole(&LESSONS[1])], slots(1));
     assert!(matches!(ends[0], Err(TrainError::InitEmpty(_))));
     assert_eq!(bits(ends[1].as_ref().unwrap()), ALONE[1]);
+}
+
+#[test]
+fn checkpointing_changes_no_bit_of_what_is_learned() {
+    let mut model = BaseModel::load(&folder(), &Device::Cpu).unwrap();
+    model.unet.set_checkpointing(true);
+    let again = Lesson::new(&Arc::new(model), &subject("subject-02", 2, true), LESSONS[1].spec()).unwrap();
+    assert_eq!(alone(&again), ALONE[1]);
+}
+
+#[test]
+fn what_steps_take_is_measured_as_far_as_the_memory_goes() {
+    let curve = Curve::measure(&MODEL, NonZeroUsize::new(3).unwrap(), Duration::from_secs(600)).unwrap();
+    assert_eq!(curve.points().iter().map(|point| point.samples).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]
