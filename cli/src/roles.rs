@@ -95,19 +95,20 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let settings = &context.settings;
-    let state = StateDir::at(&settings.state);
+    let (place, state) = (Place::of(settings, "trainer")?, StateDir::at(&settings.state));
     let ready = packing::load(settings, Some(&state), Measuring::Thoroughly);
     let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
     let Ready { model, plan } = ready?;
-    let worker = worker(settings, "trainer", &model, plan.packing.slots.get())?;
+    let worker = place.worker(&model, plan.packing.slots.get())?;
     worker.run(Arc::new(Trainer::new(model, trainer_options(&plan))), shutdown).await
 }
 
 /// Runs a sampler until a signal.
 pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
+    let place = Place::of(&context.settings, "sampler")?;
     let model = models::load_shared(&context.settings).await?;
-    let worker = worker(&context.settings, "sampler", &model, context.settings.sampler_slots)?;
+    let worker = place.worker(&model, context.settings.sampler_slots)?;
     worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
 }
 
@@ -116,19 +117,33 @@ pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
     likeness_trainer::Options { positions: plan.packing.positions, ..Default::default() }
 }
 
-fn worker(settings: &Settings, role: &str, model: &Model, slots: usize) -> Result<Worker, Failure> {
-    let target = Target::from_settings(settings)?;
-    let folder = bucket::folder(settings.bucket.as_deref(), &StateDir::at(&settings.state))?;
-    Ok(Worker {
-        server: target.uri()?,
-        token: target.token()?,
-        name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
-        model: models::on_the_wire(model)?,
-        slots,
-        bucket: bucket::open(&folder)?,
-        drain: settings.drain(),
-        registered: Arc::default(),
-    })
+/// Where a worker works and as whom: looked at before its model is loaded, so that what is missing is told at once.
+struct Place {
+    server: Uri,
+    token: Secret,
+    name: String,
+    bucket: Arc<dyn ObjectStore>,
+    drain: Duration,
+}
+
+impl Place {
+    fn of(settings: &Settings, role: &str) -> Result<Self, Failure> {
+        let target = Target::from_settings(settings)?;
+        let folder = bucket::folder(settings.bucket.as_deref(), &StateDir::at(&settings.state))?;
+        Ok(Self {
+            server: target.uri()?,
+            token: target.token()?,
+            name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
+            bucket: bucket::open(&folder)?,
+            drain: settings.drain(),
+        })
+    }
+
+    fn worker(self, model: &Model, slots: usize) -> Result<Worker, Failure> {
+        let Self { server, token, name, bucket, drain } = self;
+        let model = models::on_the_wire(model)?;
+        Ok(Worker { server, token, name, model, slots, bucket, drain, registered: Arc::default() })
+    }
 }
 
 /// What a coordinator over this state needs to know.
@@ -181,6 +196,19 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Format;
+    use crate::settings::Sources;
+    use crate::telemetry::Console;
+
+    #[tokio::test]
+    async fn a_trainer_without_a_server_says_so_before_it_loads_a_model() {
+        let home = tempfile::tempdir().unwrap();
+        let flags = vec![("state", home.path().display().to_string()), ("model", "/no such model".to_owned())];
+        let resolved = Settings::resolve(&Sources { flags, ..Sources::default() }).unwrap();
+        let (settings, rows) = (resolved.settings, resolved.rows);
+        let context = Context { settings, rows, console: Console::stderr(), format: Format::Text };
+        assert_eq!(trainer(&context).await.unwrap_err().exit, Exit::Unreachable);
+    }
 
     #[tokio::test]
     async fn a_port_in_use_is_named() {
