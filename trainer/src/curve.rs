@@ -16,8 +16,9 @@ pub(crate) const LARGEST: usize = 64;
 const SAME: f64 = 0.03;
 /// Doublings without gain after which no further one is tried.
 const PATIENCE: usize = 2;
-/// Steps that take up to so many seconds are taken [`REPEATS`] times, of which the quickest counts.
-const QUICK: f64 = 0.25;
+/// Steps that take up to so many seconds are taken [`REPEATS`] times, of which the quickest counts: the first of a size also waits
+/// for memory that the allocator has to get.
+const QUICK: f64 = 1.0;
 const REPEATS: usize = 3;
 
 /// A step of `samples` samples took `seconds`.
