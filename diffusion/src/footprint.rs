@@ -10,12 +10,9 @@ const FLOAT: u64 = 4;
 /// allocator has not given back. Seen were 1.1 to 2.1, on avatar-tiny and SD 1.5.
 const SLACK: u64 = 2;
 
-/// Bytes that training takes beside the weights that are resident as soon as the model is loaded.
+/// Bytes that training takes beside the weights, which are resident as soon as the model is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Footprint {
-    /// The UNet's weights, of which the convolutions' are read when the first pictures ask for them. Winograd's method wants more
-    /// of them than their file has, but the linear layers' are resident before that.
-    pub weights: u64,
     /// Each sample of a pass, when everything is kept for the way back.
     pub sample: u64,
     /// Each sample of a pass under gradient checkpointing.
@@ -34,11 +31,7 @@ impl BaseModel {
         let inputs: usize = parts.iter().map(|part| part.input).sum();
         let largest = parts.iter().map(|part| part.kept).max().unwrap_or_default();
         let bytes = |floats: usize| SLACK * FLOAT * (floats + context) as u64;
-        Footprint {
-            weights: FLOAT * self.unet.weights() as u64,
-            sample: bytes(everything),
-            sample_checkpointed: bytes(inputs + largest),
-        }
+        Footprint { sample: bytes(everything), sample_checkpointed: bytes(inputs + largest) }
     }
 }
 
@@ -102,7 +95,6 @@ mod tests {
     fn memory_grows_with_the_area_and_checkpointing_saves_some() {
         let model = BaseModel::load(&golden::model("avatar-tiny"), &Device::Cpu).unwrap();
         let (small, large) = (model.footprint(16, 16), model.footprint(32, 32));
-        assert_eq!(small.weights, large.weights);
         assert!(small.sample < large.sample && large.sample <= 4 * small.sample);
         assert!(small.sample_checkpointed < small.sample / 2 + small.sample / 4);
         assert_eq!(model.footprint(16, 32), model.footprint(32, 16));

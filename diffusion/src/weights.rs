@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
@@ -16,12 +17,12 @@ use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::stored::{Float, Stored};
+use crate::stored::Float;
 
 /// An open safetensors file that remembers which of its tensors were taken.
 pub(crate) struct WeightFile {
     path: PathBuf,
-    file: Arc<File>,
+    file: File,
     metadata: Metadata,
     data_start: u64,
     arithmetic: Arithmetic,
@@ -47,7 +48,7 @@ impl WeightFile {
         let len = file.metadata().map_err(io)?.len();
         match header(&file, len).map_err(io)? {
             Ok((metadata, data_start)) => {
-                Ok(Self { path, file: Arc::new(file), metadata, data_start, arithmetic, taken: Mutex::default() })
+                Ok(Self { path, file, metadata, data_start, arithmetic, taken: Mutex::default() })
             }
             Err(reason) => Err(LoadError::Corrupt { path, reason }),
         }
@@ -76,7 +77,8 @@ impl WeightFile {
         }
     }
 
-    fn stored(&self, tensor: String, expected: &[usize]) -> Result<Stored, LoadError> {
+    /// How a tensor is stored, and where. From now on it is taken.
+    fn place(&self, tensor: String, expected: &[usize]) -> Result<(Float, Range<u64>), LoadError> {
         let path = || self.path.clone();
         let Some(info) = self.metadata.info(&tensor) else {
             return Err(LoadError::MissingTensor { path: path(), tensor, expected: expected.to_vec() });
@@ -93,8 +95,7 @@ impl WeightFile {
         };
         let (start, end) = info.data_offsets;
         self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(tensor);
-        let bytes = self.data_start + start as u64..self.data_start + end as u64;
-        Ok(Stored::File { file: Arc::clone(&self.file), bytes, float })
+        Ok((float, self.data_start + start as u64..self.data_start + end as u64))
     }
 }
 
@@ -147,12 +148,8 @@ impl Scope<'_> {
     /// Takes a tensor as f32.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
         let io = |source| LoadError::Io { path: self.file.path.clone(), source };
-        self.stored(name, shape)?.read().map_err(io)
-    }
-
-    /// Takes a tensor without reading it yet.
-    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
-        self.file.stored(format!("{}{name}", self.prefix), shape)
+        let (float, bytes) = self.file.place(format!("{}{name}", self.prefix), shape)?;
+        float.read(&self.file.file, &bytes).map_err(io)
     }
 
     /// A linear layer with a bias.
@@ -180,8 +177,8 @@ impl Scope<'_> {
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        let weight = self.stored("weight", &[outputs, inputs, 3, 3])?;
-        Ok(Conv3x3::new(weight, bias, (inputs, outputs), stride, self.file.arithmetic))
+        let weight = self.take("weight", &[outputs, inputs, 3, 3])?;
+        Ok(Conv3x3::new(&weight, bias, (inputs, outputs), stride, self.file.arithmetic))
     }
 
     /// A layer norm.

@@ -5,12 +5,16 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, Write, product};
-use super::simd::{exp, max, sum, sum2, vectorised};
+use super::kernel::ROWS;
+use super::panels::Panels;
+use super::simd::{exp, map_sum, max, sum2, vectorised};
 use super::tape::Value;
 use super::values;
 
-/// Scores of one piece of work.
-const PIECE: usize = 1 << 18;
+/// Query rows of one piece of work at most, and pieces that queries are cut into at least: the more rows, the less often keys and
+/// values are read.
+const PIECE_ROWS: usize = 96;
+const PIECES: usize = 8;
 
 /// How attention reads its projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,32 +84,49 @@ impl Call<'_> {
 
     /// Query rows of one piece of work.
     fn rows(&self) -> usize {
-        (PIECE / self.keys).clamp(8, 256).min(self.queries)
+        self.queries.div_ceil(PIECES).next_multiple_of(ROWS).min(PIECE_ROWS)
     }
 
-    /// Writes e^(score - largest) of query rows `rows` to `weights`, and the reciprocal row sums to `norms`.
-    fn weights(&self, weights: &mut Vec<f32>, norms: &mut Vec<f32>, sample: usize, head: usize, rows: (usize, usize)) {
+    /// Writes e^(score - largest) of query rows `rows` to `weights`, and the reciprocal row sums to `norms`. `k` is the transpose
+    /// of the head's keys.
+    fn weights(
+        &self,
+        weights: &mut Vec<f32>,
+        norms: &mut Vec<f32>,
+        k: &Panels,
+        (sample, head): (usize, usize),
+        rows: (usize, usize),
+    ) {
         let (first, count) = rows;
-        let channel = head * self.dim();
         weights.resize(count * self.keys, 0.0);
         norms.resize(count, 0.0);
-        let q = self.q.view(self.queries, sample, rows, channel, self.dim());
-        let k = self.k.view(self.keys, sample, (0, self.keys), channel, self.dim());
-        product(weights, self.keys, Write::Replace, self.scale(), q, k.transposed());
+        let q = self.q.view(self.queries, sample, rows, head * self.dim(), self.dim());
+        product(weights, self.keys, Write::Replace, self.scale(), q, k);
         vectorised(|| {
             for (at, (row, norm)) in weights.chunks_exact_mut(self.keys).zip(norms.iter_mut()).enumerate() {
                 let seen = if self.op.causal { (first + at + 1).min(self.keys) } else { self.keys };
                 let (row, hidden) = row.split_at_mut(seen);
                 hidden.fill(0.0);
                 let largest = max(row);
-                row.iter_mut().for_each(|x| *x = exp(*x - largest));
-                *norm = 1.0 / sum(row, |x| x);
+                *norm = 1.0 / map_sum(row, |x| exp(x - largest));
             }
         });
     }
 
+    /// All keys or values of a head.
+    fn head<'b>(&self, part: Part<'b>, (sample, head): (usize, usize)) -> Matrix<'b> {
+        part.view(self.keys, sample, (0, self.keys), head * self.dim(), self.dim())
+    }
+
     fn forward(&self) -> Vec<f32> {
-        let (width, rows, dim) = (self.width, self.rows(), self.dim());
+        let (width, rows, dim, heads) = (self.width, self.rows(), self.dim(), self.op.heads);
+        let packed = (0..self.samples * heads).into_par_iter().map(|job| {
+            let (mut k, mut v) = (Panels::default(), Panels::default());
+            k.fill(self.head(self.k, (job / heads, job % heads)).transposed());
+            v.fill(self.head(self.v, (job / heads, job % heads)));
+            (k, v)
+        });
+        let packed: Vec<(Panels, Panels)> = packed.collect();
         let mut out = vec![0.0; self.samples * self.queries * width];
         let pieces = out.par_chunks_mut(self.queries * width).enumerate().flat_map(|(sample, out)| {
             let cut = move |(piece, out)| (sample, piece * rows, out);
@@ -114,9 +135,8 @@ impl Call<'_> {
         let scratch = || (Vec::new(), Vec::new());
         pieces.for_each_init(scratch, |(weights, norms), (sample, first, out): (usize, usize, &mut [f32])| {
             let count = out.len() / width;
-            for head in 0..self.op.heads {
-                self.weights(weights, norms, sample, head, (first, count));
-                let v = self.v.view(self.keys, sample, (0, self.keys), head * dim, dim);
+            for (head, (k, v)) in packed[sample * heads..][..heads].iter().enumerate() {
+                self.weights(weights, norms, k, (sample, head), (first, count));
                 let seen = Matrix::packed(weights, count, self.keys);
                 product(&mut out[head * dim..], width, Write::Replace, 1.0, seen, v);
                 for (row, norm) in out.chunks_exact_mut(width).zip(&*norms) {
@@ -136,6 +156,10 @@ impl Call<'_> {
         let jobs = out.par_chunks_mut((queries + 2 * keys) * dim).enumerate();
         jobs.for_each_init(Scratch::default, |scratch, (job, out)| {
             let (sample, head) = (job / self.op.heads, job % self.op.heads);
+            let (k, v) = (self.head(self.k, (sample, head)), self.head(self.v, (sample, head)));
+            scratch.k.fill(k);
+            scratch.k_transposed.fill(k.transposed());
+            scratch.v_transposed.fill(v.transposed());
             let (dq, dkv) = out.split_at_mut(queries * dim);
             let (dk, dv) = dkv.split_at_mut(keys * dim);
             for (piece, dq) in dq.chunks_mut(self.rows() * dim).enumerate() {
@@ -157,20 +181,18 @@ impl Call<'_> {
         (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let (dim, keys, channel) = (self.dim(), self.keys, head * self.dim());
-        let Scratch { weights, norms, slopes } = scratch;
+        let Scratch { k, k_transposed, v_transposed, weights, norms, slopes } = scratch;
         let q = self.q.view(self.queries, sample, rows, channel, dim);
-        let k = self.k.view(keys, sample, (0, keys), channel, dim);
-        let v = self.v.view(keys, sample, (0, keys), channel, dim);
-        self.weights(weights, norms, sample, head, rows);
+        self.weights(weights, norms, k_transposed, (sample, head), rows);
         slopes.resize(weights.len(), 0.0);
-        product(slopes, keys, Write::Replace, 1.0, g, v.transposed());
+        product(slopes, keys, Write::Replace, 1.0, g, &*v_transposed);
         vectorised(|| {
             let lines = weights.chunks_exact_mut(keys).zip(slopes.chunks_exact_mut(keys)).zip(&*norms);
             lines.for_each(|((p, d), norm)| through_softmax(p, d, *norm));
         });
         let weights = Matrix::packed(weights, rows.1, keys);
         let slopes = Matrix::packed(slopes, rows.1, keys);
-        product(dq, dim, Write::Replace, self.scale(), slopes, k);
+        product(dq, dim, Write::Replace, self.scale(), slopes, &*k);
         product(dk, dim, Write::Add, self.scale(), slopes.transposed(), q);
         product(dv, dim, Write::Add, 1.0, weights.transposed(), g);
     }
@@ -194,6 +216,9 @@ impl Call<'_> {
 /// Buffers of one thread.
 #[derive(Default)]
 struct Scratch {
+    k: Panels,
+    k_transposed: Panels,
+    v_transposed: Panels,
     weights: Vec<f32>,
     norms: Vec<f32>,
     slopes: Vec<f32>,

@@ -1,25 +1,23 @@
 //! Frozen 3×3 convolutions, stride 1 or 2, over `(b, h, w, c)`.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Write, pieces, product};
+use super::gemm::{Matrix, Right, Write, pieces, product};
+use super::kernel::LANES;
+use super::panels::Panels;
 use super::patches::{Patches, Sides, source};
 use super::simd::vectorised;
 use super::tape::Value;
-use super::winograd::{Direction, Filter, LANES, Pictures, Tile};
+use super::winograd::{Direction, Filter, Pictures, Tile};
 use super::{to_vec, values};
-use crate::stored::Stored;
 
-/// The smaller sides from which F(2×2) is quicker than the direct way and F(4×4) quicker than that: each needs tiles enough to be
-/// worth the reading of its weights, which are 16/9 and 4 times as many. Sides of one picture, never the number of pictures: a
-/// picture must not depend on its company.
-const LARGE: (usize, usize) = (12, 24);
-/// The same for filters of at most [`SMALL_WEIGHTS`], whose transform stays in the cache.
-const SMALL: (usize, usize) = (8, 12);
-const SMALL_WEIGHTS: usize = 9 << 16;
+/// The smaller sides of a picture from which F(2×2) and F(4×4) are quicker than the direct way: below, too few tiles share the
+/// transform of the weights. Never the number of pictures: a picture must not depend on its company.
+const TWO_FROM: usize = 8;
+const FOUR_FROM: usize = 12;
 
 /// Output pixels of all pictures up to which work is cut by channels instead.
 const FEW_PIXELS: usize = 256;
@@ -61,83 +59,51 @@ pub enum Arithmetic {
     Exact,
 }
 
-/// A frozen 3×3 convolution. Its weights are read in the form that the first pictures ask for, when they ask.
+/// A frozen 3×3 convolution.
 #[derive(Clone, Debug)]
 pub(crate) struct Conv3x3(Arc<Weights>);
 
 #[derive(Debug)]
 struct Weights {
-    /// `(outputs, inputs, 3, 3)`, as checkpoints have it.
-    weight: Stored,
+    /// `(9 · inputs, outputs)`, taps row by row.
+    taps: Panels,
     bias: Vec<f32>,
     inputs: usize,
     outputs: usize,
     stride: Stride,
     arithmetic: Arithmetic,
-    direct: OnceLock<Vec<f32>>,
-    two: OnceLock<Filter>,
-    four: OnceLock<Filter>,
-}
-
-/// The weights in the form that pictures of some size want.
-enum Form<'a> {
-    /// `(9, inputs, outputs)`, taps row by row.
-    Direct(&'a [f32]),
-    Winograd(&'a Filter),
 }
 
 impl Weights {
-    fn form(&self, sides: Sides) -> Result<Form<'_>> {
+    /// How pictures of these sides are convolved; none: directly.
+    fn tile(&self, sides: Sides) -> Option<Tile> {
         let whole = self.inputs.is_multiple_of(LANES) && self.outputs.is_multiple_of(LANES);
-        let plain = self.stride != Stride::One || self.arithmetic == Arithmetic::Exact || !whole;
-        let (two, four) = if 9 * self.inputs * self.outputs <= SMALL_WEIGHTS { SMALL } else { LARGE };
-        Ok(match sides.height.min(sides.width) {
-            side if plain || side < two => Form::Direct(once(&self.direct, || self.taps())?),
-            side if side < four => Form::Winograd(once(&self.two, || self.filter(Tile::Two))?),
-            _ => Form::Winograd(once(&self.four, || self.filter(Tile::Four))?),
-        })
-    }
-
-    fn filter(&self, tile: Tile) -> Result<Filter> {
-        Ok(Filter::new(tile, &self.weight.read()?, self.inputs, self.outputs))
-    }
-
-    fn taps(&self) -> Result<Vec<f32>> {
-        let weight = self.weight.read()?;
-        let mut taps = vec![0.0; weight.len()];
-        taps.par_chunks_exact_mut(self.inputs * self.outputs).enumerate().for_each(|(tap, taps)| {
-            for (o, filter) in weight.chunks_exact(9 * self.inputs).enumerate() {
-                for (i, plane) in filter.chunks_exact(9).enumerate() {
-                    taps[i * self.outputs + o] = plane[tap];
-                }
-            }
-        });
-        Ok(taps)
-    }
-}
-
-/// What `cell` holds, made if it holds nothing yet.
-fn once<T>(cell: &OnceLock<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
-    match cell.get() {
-        Some(made) => Ok(made),
-        None => {
-            let made = make()?;
-            Ok(cell.get_or_init(|| made))
+        if self.stride != Stride::One || self.arithmetic == Arithmetic::Exact || !whole {
+            return None;
         }
+        match sides.height.min(sides.width) {
+            FOUR_FROM.. => Some(Tile::Four),
+            TWO_FROM.. => Some(Tile::Two),
+            _ => None,
+        }
+    }
+
+    fn filter(&self) -> Filter<'_> {
+        Filter { taps: &self.taps, inputs: self.inputs, outputs: self.outputs }
     }
 }
 
 impl Conv3x3 {
     /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
     pub(crate) fn new(
-        weight: Stored,
+        weight: &[f32],
         bias: Vec<f32>,
         (inputs, outputs): (usize, usize),
         stride: Stride,
         arithmetic: Arithmetic,
     ) -> Self {
-        let (direct, two, four) = Default::default();
-        Self(Arc::new(Weights { weight, bias, inputs, outputs, stride, arithmetic, direct, two, four }))
+        let taps = Panels::taps(weight, 9, inputs, outputs);
+        Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic }))
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
@@ -175,7 +141,7 @@ impl Conv3x3 {
 
     /// Adds the convolution of `x` to `out`. Without a `shift` the bias alone is added at every pixel.
     fn add_to(&self, out: &mut [f32], shape: &Shape, x: &[f32], from: Sides, shift: Option<&[f32]>) -> Result<()> {
-        let Weights { bias, inputs, outputs, stride, .. } = &*self.0;
+        let Weights { taps, bias, inputs, outputs, stride, .. } = &*self.0;
         let (count, height, width, _) = shape.dims4()?;
         out.par_chunks_mut(height * width * outputs).enumerate().for_each(|(sample, out)| {
             let shift = shift.map(|shift| &shift[sample * outputs..][..*outputs]);
@@ -188,13 +154,11 @@ impl Conv3x3 {
                 pixels.for_each(|pixel| pixel.iter_mut().zip(&constant).for_each(|(o, c)| *o += c));
             });
         });
-        let weight = match self.0.form(from)? {
-            Form::Direct(weight) => Matrix::packed(weight, 9 * inputs, *outputs),
-            Form::Winograd(filter) => {
-                filter.add_to(out, x, Pictures { count, height, width }, Direction::Forward);
-                return Ok(());
-            }
-        };
+        if let Some(tile) = self.0.tile(from) {
+            self.0.filter().add_to(tile, out, x, Pictures { count, height, width }, Direction::Forward);
+            return Ok(());
+        }
+        let weight = Right::from(taps);
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
         if count * height * width <= FEW_PIXELS {
             let rows = patches.all();
@@ -218,14 +182,13 @@ impl Conv3x3 {
     }
 
     /// Stride 1: the convolution of the gradient with the filter turned by 180° and its channels swapped.
-    fn turned(&self, weight: &[f32], gradient: &[f32], sides: Sides, out: &mut [f32]) {
-        let Weights { inputs, outputs, .. } = &*self.0;
+    fn turned(&self, gradient: &[f32], sides: Sides, out: &mut [f32]) {
+        let Weights { taps: weight, inputs, outputs, .. } = &*self.0;
         let patches = Patches { x: gradient, channels: *outputs, from: sides, to: sides, numbers: (1, 1, 2) };
         let taps = |out: &mut [f32], gathered: &[f32], first: usize, count: usize| {
             for tap in 0..9 {
                 let pixels = Matrix::strided(&gathered[tap * outputs..], out.len() / count, *outputs, 9 * outputs);
-                let opposite = &weight[(8 - tap) * inputs * outputs..][..inputs * outputs];
-                let opposite = Matrix::packed(opposite, *inputs, *outputs).transposed().columns(first, count);
+                let opposite = Right::Turned(weight, ((8 - tap) * inputs, *inputs)).columns(first, count);
                 product(out, count, if tap == 0 { Write::Replace } else { Write::Add }, 1.0, pixels, opposite);
             }
         };
@@ -241,9 +204,9 @@ impl Conv3x3 {
     }
 
     /// Any stride: the gradient of every gathered patch, added back where the patch came from.
-    fn scattered(&self, weight: &[f32], gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
-        let Weights { inputs, outputs, stride, .. } = &*self.0;
-        let weight = Matrix::packed(weight, 9 * inputs, *outputs).transposed();
+    fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
+        let Weights { taps, inputs, outputs, stride, .. } = &*self.0;
+        let weight = Right::turned(taps);
         let samples = out.par_chunks_mut(from.height * from.width * inputs);
         let gradients = gradient.par_chunks(to.height * to.width * outputs);
         samples.zip(gradients).for_each_init(Vec::new, |patch, (out, gradient)| {
@@ -327,13 +290,14 @@ impl CustomOp1 for InputGradient {
         let (count, height, width, _) = result.dims4()?;
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; self.input.elem_count()];
-        match (self.conv.0.stride, self.conv.0.form(from)?) {
-            (_, Form::Winograd(filter)) => {
-                filter.add_to(&mut out, gradient, Pictures { count, height, width }, Direction::Backward);
+        match (self.conv.0.tile(from), self.conv.0.stride) {
+            (Some(tile), _) => {
+                let pictures = Pictures { count, height, width };
+                self.conv.0.filter().add_to(tile, &mut out, gradient, pictures, Direction::Backward);
             }
-            (Stride::One, Form::Direct(weight)) => self.conv.turned(weight, gradient, from, &mut out),
-            (Stride::Two | Stride::TwoPadEnd, Form::Direct(weight)) => {
-                self.conv.scattered(weight, gradient, from, Sides { height, width }, &mut out);
+            (None, Stride::One) => self.conv.turned(gradient, from, &mut out),
+            (None, Stride::Two | Stride::TwoPadEnd) => {
+                self.conv.scattered(gradient, from, Sides { height, width }, &mut out);
             }
         }
         Ok((CpuStorage::F32(out), self.input.clone()))
@@ -346,7 +310,7 @@ mod tests {
     use super::*;
 
     fn conv(weight: Vec<f32>, bias: Vec<f32>, channels: (usize, usize), stride: Stride) -> Conv3x3 {
-        Conv3x3::new(Stored::Values(weight), bias, channels, stride, Arithmetic::Fast)
+        Conv3x3::new(&weight, bias, channels, stride, Arithmetic::Fast)
     }
 
     /// candle's own convolution, over `(b, h, w, c)`.
@@ -385,8 +349,8 @@ mod tests {
     fn exact_arithmetic_is_a_sum_of_products_at_every_size() {
         let (weight, x) = (noise(1, &[16, 16, 3, 3]), noise(3, &[1, 32, 32, 16]));
         let by = |arithmetic| {
-            let weight = Stored::Values(to_vec(&weight).unwrap());
-            let frozen = Conv3x3::new(weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
+            let weight = to_vec(&weight).unwrap();
+            let frozen = Conv3x3::new(&weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
             frozen.forward(&constant(&x)).unwrap().tensor().clone()
         };
         let want = reference(&x, &weight, &noise(2, &[16]).zeros_like().unwrap(), Stride::One).unwrap();

@@ -1,6 +1,11 @@
 //! Matrix products over slices.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+
+use super::kernel::{LANES, ROWS, Strip};
+use super::panels::{BLOCK, Panels, pack};
 
 /// A matrix inside a slice: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
@@ -30,6 +35,21 @@ impl<'a> Matrix<'a> {
         Self { data: &self.data[(first * self.col).min(self.data.len())..], cols: count, ..self }
     }
 
+    /// `(rows, columns)`.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.rows, self.cols)
+    }
+
+    /// Values from one row to the next, and from one column to the next.
+    pub(super) fn strides(&self) -> (usize, usize) {
+        (self.row, self.col)
+    }
+
+    /// The slice that begins with element (0, 0).
+    pub(super) fn data(&self) -> &'a [f32] {
+        self.data
+    }
+
     /// Its rows from `first` on.
     fn lines(self, first: usize, count: usize) -> Self {
         self.transposed().columns(first, count).transposed()
@@ -41,41 +61,167 @@ impl<'a> Matrix<'a> {
     }
 }
 
-fn fits(len: usize, rows: usize, cols: usize, stride: usize) -> bool {
+/// True if `rows` rows of `cols` values, `stride` apart, fit into `len` without overlap.
+pub(super) fn fits(len: usize, rows: usize, cols: usize, stride: usize) -> bool {
     rows == 0 || cols == 0 || (cols <= stride || rows == 1) && (rows - 1) * stride + cols <= len
 }
 
 /// What happens to the old contents of a product's destination.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Write {
+#[derive(Clone, Copy)]
+pub(crate) enum Write<'a> {
     /// They are replaced.
     Replace,
+    /// They are replaced by the product plus this row, in every row.
+    Over(&'a [f32]),
     /// The product is added to them.
     Add,
 }
 
-/// Terms of a sum that gemm adds up in one go, whatever the number of rows and columns.
-const DEPTH: usize = 512;
+/// The right side of a product.
+#[derive(Clone, Copy)]
+pub(crate) enum Right<'a> {
+    /// Values as they lie; they are packed as they are wanted.
+    Values(Matrix<'a>),
+    /// `columns` of a matrix in panels, a multiple of [`LANES`] first.
+    Panels(&'a Panels, (usize, usize)),
+    /// The transpose of rows of a matrix in panels: first row, their number.
+    Turned(&'a Panels, (usize, usize)),
+}
 
-/// `out (+)= scale · lhs · rhs`, on one thread. Rows of `out` lie `stride` values apart.
-///
-/// A row of the result has the same bits however many other rows there are, so that a sample of a batch does not depend on
-/// the others: left to itself, gemm chooses by the size where it cuts a long sum, and adds a lone row up in another order.
-pub(crate) fn product(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
-    assert_eq!(k, rhs.rows, "inner sizes of a product");
-    assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
-    if m == 1 {
-        // Twice the same row; the copy is thrown away.
-        let mut pair = [&out[..n], &out[..n]].concat();
-        blocks(&mut pair, n, into, scale, Matrix { rows: 2, row: 0, ..lhs }, rhs);
-        out[..n].copy_from_slice(&pair[..n]);
-    } else {
-        blocks(out, stride, into, scale, lhs, rhs);
+impl<'a> From<Matrix<'a>> for Right<'a> {
+    fn from(matrix: Matrix<'a>) -> Self {
+        Self::Values(matrix)
     }
 }
 
-/// Rows of one piece of work at least. Every piece packs the weights anew, so a long one is cut into few.
+impl<'a> From<&'a Panels> for Right<'a> {
+    fn from(panels: &'a Panels) -> Self {
+        Self::Panels(panels, (0, panels.sizes().1))
+    }
+}
+
+impl<'a> Write<'a> {
+    /// What happens from column `first` on.
+    pub(super) fn columns(self, first: usize) -> Self {
+        match self {
+            Self::Over(row) => Self::Over(&row[first..]),
+            Self::Replace | Self::Add => self,
+        }
+    }
+}
+
+impl<'a> Right<'a> {
+    /// The transpose of `panels`.
+    pub(crate) fn turned(panels: &'a Panels) -> Self {
+        Self::Turned(panels, (0, panels.sizes().0))
+    }
+
+    /// `count` of its columns from `first` on, which is a multiple of [`LANES`].
+    pub(crate) fn columns(self, first: usize, count: usize) -> Self {
+        assert!(first.is_multiple_of(LANES) && first + count <= self.sizes().1, "columns {first} and {count} more");
+        match self {
+            Self::Values(matrix) => Self::Values(matrix.columns(first, count)),
+            Self::Panels(panels, (start, _)) => Self::Panels(panels, (start + first, count)),
+            Self::Turned(panels, (start, _)) => Self::Turned(panels, (start + first, count)),
+        }
+    }
+
+    fn sizes(&self) -> (usize, usize) {
+        match self {
+            Self::Values(matrix) => matrix.sizes(),
+            Self::Panels(panels, (_, count)) => (panels.sizes().0, *count),
+            Self::Turned(panels, (_, count)) => (panels.sizes().1, *count),
+        }
+    }
+
+    /// Where the next panel begins, unless it is packed first.
+    fn next(&self, panel: usize, depth: Range<usize>) -> &[f32] {
+        match *self {
+            Self::Panels(panels, (first, count)) if (panel + 1) * LANES < count => {
+                panels.rows(first / LANES + panel + 1, depth)
+            }
+            _ => &[],
+        }
+    }
+
+    /// Rows `depth` of panels, `(panels, rows, LANES)`, unless they lie in that order already.
+    fn pack(&self, group: Range<usize>, depth: Range<usize>, scratch: &mut Vec<f32>) {
+        if let Self::Panels(..) = self {
+            return;
+        }
+        scratch.resize(group.len() * depth.len().next_multiple_of(LANES) * LANES, 0.0);
+        for (panel, out) in group.zip(scratch.chunks_exact_mut((depth.len().next_multiple_of(LANES) * LANES).max(1))) {
+            match *self {
+                Self::Panels(..) => {}
+                Self::Values(matrix) => pack(&mut out[..depth.len() * LANES], matrix, panel, depth.clone()),
+                Self::Turned(panels, (first, count)) => {
+                    let rows = first + panel * LANES..first + count.min((panel + 1) * LANES);
+                    for (i, out) in out.chunks_exact_mut(BLOCK).enumerate() {
+                        panels.fetch(depth.start / LANES + i, rows.end..rows.end + LANES);
+                        panels.turned(depth.start / LANES + i, rows.clone(), out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Rows `depth` of a panel, `(rows, LANES)`; `packed` is the first panel in it and what [`Self::pack`] has written.
+    fn panel<'b>(&'b self, panel: usize, depth: Range<usize>, packed: (usize, &'b [f32])) -> &'b [f32] {
+        match *self {
+            Self::Panels(panels, (first, _)) => panels.rows(first / LANES + panel, depth),
+            _ => {
+                let (first, values) = packed;
+                &values[(panel - first) * depth.len().next_multiple_of(LANES) * LANES..][..depth.len() * LANES]
+            }
+        }
+    }
+}
+
+/// Terms of a sum, at most, that are added up in registers: a panel of so many rows stays in the first cache.
+const DEPTH: usize = 384;
+/// Panels that are packed at a time, and rows that are multiplied with them: both stay in the second cache.
+const PACKED: usize = 8;
+const HEIGHT: usize = 16 * ROWS;
+
+/// `out (+)= scale · lhs · rhs`, on one thread. Rows of `out` lie `stride` values apart.
+///
+/// A value of the result has the same bits however many other rows and columns there are, so that a sample of a batch does not
+/// depend on the others.
+pub(crate) fn product<'a>(
+    out: &mut [f32],
+    stride: usize,
+    into: Write<'_>,
+    scale: f32,
+    lhs: Matrix<'_>,
+    rhs: impl Into<Right<'a>>,
+) {
+    let rhs = rhs.into();
+    let ((m, k), (inner, n)) = (lhs.sizes(), rhs.sizes());
+    assert_eq!(k, inner, "inner sizes of a product");
+    assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
+    let (mut scratch, arch, panels) = (Vec::new(), pulp::Arch::new(), n.div_ceil(LANES));
+    let length = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(LANES).max(1); // of parts of one length
+    for first in (0..k.max(1)).step_by(length) {
+        let depth = first..k.min(first + length);
+        let into = if first == 0 { into } else { Write::Add };
+        for group in (0..panels).step_by(PACKED) {
+            let group = group..panels.min(group + PACKED);
+            rhs.pack(group.clone(), depth.clone(), &mut scratch);
+            for top in (0..m).step_by(HEIGHT) {
+                let lhs = lhs.lines(top, HEIGHT.min(m - top)).columns(first, depth.len());
+                for at in group.clone() {
+                    let panel = rhs.panel(at, depth.clone(), (group.start, &scratch));
+                    let next = if top == 0 { rhs.next(at, depth.clone()) } else { &[] };
+                    let (out, width) = (&mut out[top * stride + at * LANES..], LANES.min(n - at * LANES));
+                    let into = into.columns(at * LANES);
+                    arch.dispatch(Strip { out, stride, width, into, scale, lhs, panel, next });
+                }
+            }
+        }
+    }
+}
+
+/// Rows of one piece of work at least. Every piece reads the weights anew, so a long one is cut into few.
 const PIECE_ROWS: usize = 256;
 /// Pieces that a long one is cut into.
 const PIECES: usize = 8;
@@ -111,50 +257,6 @@ pub(crate) fn pieces(out: &mut [f32], columns: usize, work: impl Fn(&mut [f32], 
             out[*first..first + count].copy_from_slice(&part[row * count..][..count]);
         }
     });
-}
-
-fn blocks(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    let depth = lhs.cols;
-    block(out, stride, into, scale, lhs.columns(0, depth.min(DEPTH)), rhs.lines(0, depth.min(DEPTH)));
-    for first in (DEPTH..depth).step_by(DEPTH) {
-        let count = DEPTH.min(depth - first);
-        block(out, stride, Write::Add, scale, lhs.columns(first, count), rhs.lines(first, count));
-    }
-}
-
-#[allow(unsafe_code)]
-fn block(out: &mut [f32], stride: usize, into: Write, scale: f32, lhs: Matrix<'_>, rhs: Matrix<'_>) {
-    let (m, n, k) = (lhs.rows, rhs.cols, lhs.cols);
-    assert_eq!(k, rhs.rows, "inner sizes of a product");
-    assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
-    let signed = |x: usize| isize::try_from(x).expect("slices are at most isize::MAX long");
-    // SAFETY: `out` is borrowed mutably, so it overlaps neither operand. Every element that gemm touches lies at
-    // i·row + j·col with i < rows and j < cols; `fits` has checked for all three that the last of them is inside its
-    // slice (`Matrix` keeps its fields private; `transposed` exchanges both pairs, `columns` cuts off as many values as it
-    // moves on, a lone row stands twice on itself), and that the result's rows do not overlap one another. f32 has no invalid bit patterns and no destructor.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            out.as_mut_ptr(),
-            1,
-            signed(stride),
-            into == Write::Add,
-            lhs.data.as_ptr(),
-            signed(lhs.col),
-            signed(lhs.row),
-            rhs.data.as_ptr(),
-            signed(rhs.col),
-            signed(rhs.row),
-            1.0,
-            scale,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
-    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::gemm::{Matrix, Write, pieces, product};
+use super::gemm::{Matrix, Right, Write, pieces, product};
+use super::panels::Panels;
 use super::tape::Value;
 use super::values;
 
@@ -14,8 +15,8 @@ pub(crate) struct Linear(Arc<Weights>);
 
 #[derive(Debug)]
 struct Weights {
-    /// `(inputs, outputs)`: transposed, so that the forward product reads rows of outputs.
-    weight: Vec<f32>,
+    /// `(inputs, outputs)`
+    weight: Panels,
     bias: Option<Vec<f32>>,
     inputs: usize,
     outputs: usize,
@@ -25,16 +26,8 @@ impl Linear {
     /// From `weight` `(outputs, inputs)` as checkpoints have it, and `bias` `(outputs)`.
     pub(crate) fn new(weight: &[f32], bias: Option<Vec<f32>>, inputs: usize, outputs: usize) -> Self {
         assert_eq!(weight.len(), inputs * outputs);
-        let mut transposed = vec![0.0; weight.len()];
-        const BLOCK: usize = 32;
-        for (block, rows) in weight.chunks(BLOCK * inputs).enumerate() {
-            for i in 0..inputs {
-                for (o, row) in rows.chunks_exact(inputs).enumerate() {
-                    transposed[i * outputs + block * BLOCK + o] = row[i];
-                }
-            }
-        }
-        Self(Arc::new(Weights { weight: transposed, bias, inputs, outputs }))
+        let weight = Panels::transposed(weight, inputs, outputs);
+        Self(Arc::new(Weights { weight, bias, inputs, outputs }))
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
@@ -56,17 +49,23 @@ impl Linear {
         Ok(Shape::from(dims))
     }
 
-    /// Adds the layer's result for `x` to `out`.
-    fn add_to(&self, out: &mut [f32], x: &[f32]) {
+    /// Writes the layer's result for `x` to `out`; adds it where that `has` something.
+    fn write_to(&self, out: &mut [f32], has: bool, x: &[f32]) {
         let Weights { weight, bias, inputs, outputs } = &*self.0;
-        let weight = Matrix::packed(weight, *inputs, *outputs);
+        let weight = Right::from(weight);
         pieces(out, *outputs, |out, (row, column), count| {
-            if let Some(bias) = bias {
-                let bias = &bias[column..];
-                out.chunks_exact_mut(count).for_each(|row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
-            }
+            let into = match bias {
+                Some(bias) if has => {
+                    let bias = &bias[column..];
+                    out.chunks_exact_mut(count).for_each(|row| row.iter_mut().zip(bias).for_each(|(o, b)| *o += b));
+                    Write::Add
+                }
+                Some(bias) => Write::Over(&bias[column..]),
+                None if has => Write::Add,
+                None => Write::Replace,
+            };
             let rows = Matrix::packed(&x[row * inputs..], out.len() / count, *inputs);
-            product(out, count, Write::Add, 1.0, rows, weight.columns(column, count));
+            product(out, count, into, 1.0, rows, weight.columns(column, count));
         });
     }
 
@@ -85,7 +84,7 @@ impl CustomOp1 for Plain {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.0.shape(layout.shape())?;
         let mut out = vec![0.0; shape.elem_count()];
-        self.0.add_to(&mut out, values(storage, layout)?);
+        self.0.write_to(&mut out, false, values(storage, layout)?);
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -107,7 +106,7 @@ impl CustomOp2 for WithResidual {
             bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
         }
         let mut out = values(residual, lr)?.to_vec();
-        self.0.add_to(&mut out, values(x, lx)?);
+        self.0.write_to(&mut out, true, values(x, lx)?);
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -138,7 +137,7 @@ impl CustomOp1 for InputGradient {
         let shape = Shape::from(dims);
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; shape.elem_count()];
-        let weight = Matrix::packed(weight, *inputs, *outputs).transposed();
+        let weight = Right::turned(weight);
         pieces(&mut out, *inputs, |out, (row, column), count| {
             let rows = Matrix::packed(&gradient[row * outputs..], out.len() / count, *outputs);
             product(out, count, Write::Replace, 1.0, rows, weight.columns(column, count));

@@ -29,6 +29,25 @@ pub(crate) fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sum2(xs, xs, |x, _| f(x))
 }
 
+/// Replaces every `x` by `f(x)` and gives their sum, in 16 interleaved partial sums.
+#[inline(always)]
+pub(crate) fn map_sum(xs: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0f32; LANES];
+    let (chunks, rest) = xs.as_chunks_mut::<LANES>();
+    for chunk in chunks {
+        for i in 0..LANES {
+            chunk[i] = f(chunk[i]);
+            lanes[i] += chunk[i];
+        }
+    }
+    let mut tail = 0.0;
+    for x in rest {
+        *x = f(*x);
+        tail += *x;
+    }
+    lanes.iter().sum::<f32>() + tail
+}
+
 /// The largest value; NaN values are passed over.
 #[inline(always)]
 pub(crate) fn max(xs: &[f32]) -> f32 {

@@ -2,28 +2,33 @@
 //! transformed, multiplied point by point with the transformed filter, and transformed back. F(2×2) takes 16 products where the
 //! direct way takes 36, F(4×4) takes 36 where it takes 144.
 //!
-//! The points where polynomials are evaluated are closed under inversion: 0, ∞, 1, −1 for F(2×2), and 2, ½ besides for F(4×4).
-//! Turning a filter by 180° reverses its polynomials, which exchanges 0 with ∞ and 2 with ½. So the backward pass, a convolution
-//! with the turned filter and its channels exchanged, reads the same transformed weights as the forward pass.
+//! The transformed filter, 16/9 and 4 times as large as the filter, never exists as a whole: each thread transforms a few channels
+//! of sixteen outputs at a time, which stay in its cache while all tiles are multiplied with them. The backward pass is the same
+//! convolution with the filter turned by 180° and its channels exchanged.
 
 use std::marker::PhantomData;
+use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Write, product};
+use super::gemm::{Matrix, Write};
+use super::kernel::{LANES, ROWS, Strip};
+use super::panels::{BLOCK, Panels};
 
-/// Tiles that are in work at a time: enough rows for a matrix product, few enough that their transforms stay in the cache.
+/// Tiles that are in work at a time: enough to be worth the transform of the filter, few enough that they stay in the cache.
 const TILES: usize = 128;
-/// Channels must be a multiple of it: the lanes of the widest registers.
-pub(crate) const LANES: usize = 16;
+/// Tiles that are transformed by one thread at a time.
+const GROUP: usize = 4 * ROWS;
+/// Values of the transformed filter that a thread holds at a time, within the second cache.
+const HELD: usize = 1 << 16;
 
 /// Side of the squares that a tile results in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tile {
     /// F(2×2, 3×3): off by about 1e-6 of a result of size one.
     Two,
-    /// F(4×4, 3×3): off by about 2e-5 of a result of size one.
+    /// F(4×4, 3×3): off by about 1e-5 of a result of size one.
     Four,
 }
 
@@ -44,30 +49,19 @@ pub(crate) struct Pictures {
     pub(crate) width: usize,
 }
 
-/// A filter's transform.
-#[derive(Debug)]
-pub(crate) struct Filter {
-    tile: Tile,
-    /// `(points, inputs, outputs)`.
-    weight: Vec<f32>,
-    inputs: usize,
-    outputs: usize,
+/// A 3×3 filter between channels that [`LANES`] divides.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a> {
+    /// `(9 · inputs, outputs)`, taps row by row.
+    pub(crate) taps: &'a Panels,
+    pub(crate) inputs: usize,
+    pub(crate) outputs: usize,
 }
 
-impl Filter {
-    /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it.
-    pub(crate) fn new(tile: Tile, weight: &[f32], inputs: usize, outputs: usize) -> Self {
-        assert_eq!(weight.len(), 9 * inputs * outputs);
-        let weight = match tile {
-            Tile::Two => transformed(&F2::FILTER, weight, inputs, outputs),
-            Tile::Four => transformed(&F4::FILTER, weight, inputs, outputs),
-        };
-        Self { tile, weight, inputs, outputs }
-    }
-
+impl Filter<'_> {
     /// Adds the convolution of `x` to `out`, pictures of the same sides.
-    pub(crate) fn add_to(&self, out: &mut [f32], x: &[f32], pictures: Pictures, direction: Direction) {
-        match self.tile {
+    pub(crate) fn add_to(&self, tile: Tile, out: &mut [f32], x: &[f32], pictures: Pictures, direction: Direction) {
+        match tile {
             Tile::Two => self.run::<2, 4, F2>(out, x, pictures, direction),
             Tile::Four => self.run::<4, 6, F4>(out, x, pictures, direction),
         }
@@ -85,64 +79,130 @@ impl Filter {
             Direction::Backward => (self.outputs, self.inputs),
         };
         assert!(from.is_multiple_of(LANES) && to.is_multiple_of(LANES), "{from} or {to} is no multiple of {LANES}");
-        let grid = Grid { pictures, side: M };
-        let (mut spread, mut products, zeros) = (Vec::new(), Vec::new(), vec![0.0; from]);
+        let (grid, depth) = (Grid { pictures, side: M }, HELD / (T * T * LANES) / LANES * LANES);
+        let (mut spread, mut products, zeros) = (Vec::new(), Vec::new(), vec![0.0; depth]);
         for (first, out) in grid.blocks(out, to) {
             let tiles = grid.tiles(first, out.len() / to);
             spread.resize(tiles * T * T * from, 0.0);
-            spread.par_chunks_exact_mut(T * T * from).enumerate().for_each(|(tile, spread)| {
-                let pixels = grid.seen::<T>(first, tile).map(|row| {
-                    row.map(|pixel| match pixel {
-                        Some(pixel) => &x[pixel * from..][..from],
-                        None => &zeros[..],
-                    })
-                });
-                pulp::Arch::new().dispatch(Spread::<M, T, F> { out: spread, pixels, transform: PhantomData });
+            let parts = Parts { tiles, channels: from, depth };
+            parts.cut(T * T, &mut spread).into_par_iter().for_each(|(part, spread)| {
+                for (at, tile) in part.tiles.clone().enumerate() {
+                    let pixels = grid.seen::<T>(first, tile).map(|row| {
+                        row.map(|pixel| match pixel {
+                            Some(pixel) => &x[pixel * from + part.channels.start..][..part.channels.len()],
+                            None => &zeros[..part.channels.len()],
+                        })
+                    });
+                    let (out, tiles) = (&mut *spread, part.tiles.len());
+                    pulp::Arch::new().dispatch(Spread::<M, T, F> { out, at, tiles, pixels, transform: PhantomData });
+                }
             });
 
             products.resize(T * T * tiles * to, 0.0);
-            products.par_chunks_exact_mut(tiles * to).enumerate().for_each(|(point, products)| {
-                let tiles = Matrix::strided(&spread[point * from..], tiles, from, T * T * from);
-                product(products, to, Write::Replace, 1.0, tiles, self.at::<T, F, M>(point, direction));
+            let panels = products.par_chunks_exact_mut(T * T * tiles * LANES).enumerate();
+            let scratch = || (vec![0.0; T * T * depth * LANES], vec![0.0; 9 * BLOCK]);
+            panels.for_each_init(scratch, |(points, turned), (panel, products)| {
+                for channels in parts.depths() {
+                    for inner in (0..channels.len()).step_by(LANES) {
+                        let taps = self.taps(direction, panel, channels.start + inner, turned);
+                        let shape = (inner, channels.len());
+                        pulp::Arch::new().dispatch(Points::<M, T, F> {
+                            out: points,
+                            taps,
+                            shape,
+                            transform: PhantomData,
+                        });
+                    }
+                    parts.multiply(T * T, products, &spread, points, channels);
+                }
             });
 
             grid.bands(first, out, to).into_par_iter().for_each(|(band, out)| {
                 for column in 0..grid.across() {
                     let tile = (band - first) * grid.across() + column;
-                    let points = std::array::from_fn(|i| {
-                        std::array::from_fn(|j| &products[((i * T + j) * tiles + tile) * to..][..to])
-                    });
-                    let (width, left) = (pictures.width, column * M);
-                    pulp::Arch::new().dispatch(Gather::<M, T, F> { out, points, width, left, transform: PhantomData });
+                    for panel in 0..to / LANES {
+                        let products = &products[panel * T * T * tiles * LANES..][..T * T * tiles * LANES];
+                        let points = std::array::from_fn(|i| {
+                            std::array::from_fn(|j| &products[((i * T + j) * tiles + tile) * LANES..][..LANES])
+                        });
+                        let (shape, left) = ((pictures.width, to / LANES, panel), column * M);
+                        let gather = Gather::<M, T, F> { out, points, shape, left, transform: PhantomData };
+                        pulp::Arch::new().dispatch(gather);
+                    }
                 }
             });
         }
     }
 
-    /// The matrix that tiles are multiplied with at a point, counted row by row.
-    fn at<const T: usize, F: Transform<M, T>, const M: usize>(&self, point: usize, direction: Direction) -> Matrix<'_> {
-        let len = self.inputs * self.outputs;
-        let matrix = |point: usize| Matrix::packed(&self.weight[point * len..][..len], self.inputs, self.outputs);
+    /// The nine taps between [`LANES`] channels from `channel` on and a panel of results, `(LANES, LANES)` each.
+    fn taps<'a>(&'a self, direction: Direction, panel: usize, channel: usize, turned: &'a mut [f32]) -> [&'a [f32]; 9] {
+        let rows = |tap: usize, first: usize| tap * self.inputs + first..tap * self.inputs + first + LANES;
         match direction {
-            Direction::Forward => matrix(point),
-            Direction::Backward => matrix(F::TURNED[point / T] * T + F::TURNED[point % T]).transposed(),
+            Direction::Forward => {
+                (0..9).for_each(|tap| self.taps.fetch(panel, rows(tap, channel + LANES)));
+                std::array::from_fn(|tap| self.taps.rows(panel, rows(tap, channel)))
+            }
+            Direction::Backward => {
+                for (tap, out) in turned.chunks_exact_mut(BLOCK).enumerate() {
+                    self.taps.fetch(channel / LANES + 1, rows(8 - tap, panel * LANES));
+                    self.taps.turned(channel / LANES, rows(8 - tap, panel * LANES), out);
+                }
+                std::array::from_fn(|tap| &turned[tap * BLOCK..][..BLOCK])
+            }
         }
     }
 }
 
-/// `(points, inputs, outputs)` from `(outputs, inputs, 3, 3)`.
-fn transformed<const T: usize>(transform: &[[f32; 3]; T], weight: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
-    let mut points = vec![0.0; T * T * inputs * outputs];
-    points.par_chunks_mut(inputs * outputs).enumerate().for_each(|(point, out)| {
-        let (rows, columns) = (transform[point / T], transform[point % T]);
-        let factors: [f32; 9] = std::array::from_fn(|tap| rows[tap / 3] * columns[tap % 3]);
-        for (o, filter) in weight.chunks_exact(9 * inputs).enumerate() {
-            for (i, taps) in filter.chunks_exact(9).enumerate() {
-                out[i * outputs + o] = taps.iter().zip(factors).map(|(w, f)| w * f).sum();
+/// How transformed tiles lie: channels `depth` by `depth`, within them tiles [`GROUP`] by `GROUP`, and of each such part
+/// `(points, tiles, channels)`.
+#[derive(Clone, Copy)]
+struct Parts {
+    tiles: usize,
+    channels: usize,
+    depth: usize,
+}
+
+struct Part {
+    tiles: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl Parts {
+    fn depths(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.channels).step_by(self.depth).map(move |first| first..self.channels.min(first + self.depth))
+    }
+
+    fn groups(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.tiles).step_by(GROUP).map(move |first| first..self.tiles.min(first + GROUP))
+    }
+
+    fn cut(self, points: usize, mut spread: &mut [f32]) -> Vec<(Part, &mut [f32])> {
+        let mut parts = Vec::new();
+        for channels in self.depths() {
+            for tiles in self.groups() {
+                let (part, rest) = spread.split_at_mut(points * tiles.len() * channels.len());
+                parts.push((Part { tiles, channels: channels.clone() }, part));
+                spread = rest;
             }
         }
-    });
-    points
+        parts
+    }
+
+    /// Adds the products of `channels` of all tiles with a transformed filter `(points, channels, LANES)` to `out`
+    /// `(points, tiles, LANES)`.
+    fn multiply(self, points: usize, out: &mut [f32], spread: &[f32], filter: &[f32], channels: Range<usize>) {
+        let (into, depth) = (if channels.start == 0 { Write::Replace } else { Write::Add }, channels.len());
+        for tiles in self.groups() {
+            let part = &spread[points * (channels.start * self.tiles + tiles.start * depth)..];
+            for point in 0..points {
+                let lhs = Matrix::packed(&part[point * tiles.len() * depth..], tiles.len(), depth);
+                let panel = &filter[point * depth * LANES..][..depth * LANES];
+                let out = &mut out[(point * self.tiles + tiles.start) * LANES..][..tiles.len() * LANES];
+                let (stride, width, scale) = (LANES, LANES, 1.0);
+                pulp::Arch::new().dispatch(Strip { out, stride, width, into, scale, lhs, panel, next: &[] });
+            }
+        }
+    }
 }
 
 /// How pictures are cut into tiles: bands of tiles from left to right, numbered through all pictures.
@@ -221,13 +281,21 @@ impl Grid {
     }
 }
 
+/// `k · x`. No closure, and no `from_fn` in what follows: the compiler would leave some of them out of line, without the vectors.
+#[inline(always)]
+fn times<S: Simd>(simd: S, x: S::f32s, k: f32) -> S::f32s {
+    simd.mul_f32s(x, simd.splat_f32s(k))
+}
+
+/// `k · x + sum`.
+#[inline(always)]
+fn plus<S: Simd>(simd: S, x: S::f32s, k: f32, sum: S::f32s) -> S::f32s {
+    simd.mul_add_f32s(x, simd.splat_f32s(k), sum)
+}
+
 /// The one-dimensional transforms of F(M, 3) with tiles of T = M + 2.
 trait Transform<const M: usize, const T: usize> {
-    /// Rows give the transform of a filter.
-    const FILTER: [[f32; 3]; T];
-    /// For each point, the point whose value the turned filter has there.
-    const TURNED: [usize; T];
-
+    fn filter<S: Simd>(simd: S, g: [S::f32s; 3]) -> [S::f32s; T];
     fn input<S: Simd>(simd: S, d: [S::f32s; T]) -> [S::f32s; T];
     fn output<S: Simd>(simd: S, m: [S::f32s; T]) -> [S::f32s; M];
 }
@@ -236,8 +304,11 @@ trait Transform<const M: usize, const T: usize> {
 struct F2;
 
 impl Transform<2, 4> for F2 {
-    const FILTER: [[f32; 3]; 4] = [[1.0, 0.0, 0.0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0.0, 0.0, 1.0]];
-    const TURNED: [usize; 4] = [3, 1, 2, 0];
+    #[inline(always)]
+    fn filter<S: Simd>(simd: S, [g0, g1, g2]: [S::f32s; 3]) -> [S::f32s; 4] {
+        let (outer, inner) = (times(simd, simd.add_f32s(g0, g2), 0.5), times(simd, g1, 0.5));
+        [g0, simd.add_f32s(outer, inner), simd.sub_f32s(outer, inner), g2]
+    }
 
     #[inline(always)]
     fn input<S: Simd>(simd: S, [d0, d1, d2, d3]: [S::f32s; 4]) -> [S::f32s; 4] {
@@ -251,53 +322,54 @@ impl Transform<2, 4> for F2 {
     }
 }
 
-/// Points 0, 1, −1, 2, ½, ∞.
+/// Points 0, 1, −1, ½, −2, ∞: of those with short transforms the ones that lose the least (Barabasz et al. 2020, arXiv 1803.10986).
 struct F4;
 
 impl Transform<4, 6> for F4 {
-    const FILTER: [[f32; 3]; 6] = [
-        [1.0, 0.0, 0.0],
-        [1.0, 1.0, 1.0],
-        [1.0 / 9.0, -1.0 / 9.0, 1.0 / 9.0],
-        [4.0 / 9.0, 8.0 / 9.0, 16.0 / 9.0],
-        [16.0 / 9.0, 8.0 / 9.0, 4.0 / 9.0],
-        [0.0, 0.0, 1.0],
-    ];
-    const TURNED: [usize; 6] = [5, 1, 2, 4, 3, 0];
+    #[inline(always)]
+    fn filter<S: Simd>(simd: S, [g0, g1, g2]: [S::f32s; 3]) -> [S::f32s; 6] {
+        let (outer, third) = (simd.add_f32s(g0, g2), 1.0 / 3.0);
+        [
+            g0,
+            times(simd, simd.add_f32s(g1, outer), third),
+            times(simd, simd.sub_f32s(g1, outer), third),
+            plus(simd, g0, -16.0 / 15.0, plus(simd, g1, -8.0 / 15.0, times(simd, g2, -4.0 / 15.0))),
+            plus(simd, g0, 1.0 / 15.0, plus(simd, g1, -2.0 / 15.0, times(simd, g2, 4.0 / 15.0))),
+            g2,
+        ]
+    }
 
     #[inline(always)]
     fn input<S: Simd>(simd: S, [d0, d1, d2, d3, d4, d5]: [S::f32s; 6]) -> [S::f32s; 6] {
-        let times = |x, k: f32| simd.mul_f32s(x, simd.splat_f32s(k));
-        let plus = |x, k: f32, sum| simd.mul_add_f32s(x, simd.splat_f32s(k), sum);
-        let (outer, inner) = (simd.sub_f32s(d4, d1), simd.sub_f32s(d2, d3));
-        let (even, odd) = (simd.sub_f32s(d4, d2), simd.sub_f32s(d1, d3));
+        let (even, odd) = (simd.sub_f32s(d4, d2), simd.sub_f32s(d3, d1));
         [
-            plus(simd.sub_f32s(d3, d1), 2.5, simd.sub_f32s(d0, d4)),
-            simd.sub_f32s(times(simd.add_f32s(d2, d3), 1.5), simd.add_f32s(d1, d4)),
-            plus(inner, 3.5, outer),
-            plus(even, 2.0, odd),
-            plus(odd, 2.0, even),
-            plus(simd.sub_f32s(d2, d4), 2.5, simd.sub_f32s(d5, d1)),
+            plus(simd, d2, -2.0, plus(simd, odd, 1.5, simd.add_f32s(d0, d4))),
+            plus(simd, d3, 2.5, plus(simd, d2, 0.5, simd.sub_f32s(d4, d1))),
+            plus(simd, d2, -2.5, plus(simd, d3, 0.5, simd.add_f32s(d4, d1))),
+            plus(simd, odd, 2.0, even),
+            plus(simd, odd, -0.5, even),
+            plus(simd, d3, -2.0, plus(simd, even, 1.5, simd.add_f32s(d1, d5))),
         ]
     }
 
     #[inline(always)]
     fn output<S: Simd>(simd: S, [m0, m1, m2, m3, m4, m5]: [S::f32s; 6]) -> [S::f32s; 4] {
-        let plus = |x, k: f32, sum| simd.mul_add_f32s(x, simd.splat_f32s(k), sum);
         let (sum, gap) = (simd.add_f32s(m1, m2), simd.sub_f32s(m1, m2));
         [
-            simd.add_f32s(plus(m3, 0.125, simd.add_f32s(m0, sum)), m4),
-            plus(m4, 0.5, plus(m3, 0.25, gap)),
-            plus(m4, 0.25, plus(m3, 0.5, sum)),
-            simd.add_f32s(plus(m4, 0.125, simd.add_f32s(gap, m3)), m5),
+            simd.add_f32s(simd.add_f32s(m0, sum), simd.add_f32s(m3, m4)),
+            plus(simd, m4, -2.0, plus(simd, m3, 0.5, gap)),
+            plus(simd, m4, 4.0, plus(simd, m3, 0.25, sum)),
+            simd.add_f32s(plus(simd, m4, -8.0, plus(simd, m3, 0.125, gap)), m5),
         ]
     }
 }
 
 /// Transforms one tile of the input.
 struct Spread<'a, const M: usize, const T: usize, F> {
-    /// `(points, channels)`.
+    /// `(points, tiles, channels)`, of which the tile `at` is written.
     out: &'a mut [f32],
+    at: usize,
+    tiles: usize,
     pixels: [[&'a [f32]; T]; T],
     transform: PhantomData<F>,
 }
@@ -311,26 +383,65 @@ impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Spread<'_,
         let (out, _) = S::as_mut_simd_f32s(self.out);
         let vectors = pixels[0][0].len();
         for v in 0..vectors {
-            let mut columns = [[simd.splat_f32s(0.0); T]; T];
+            let (mut columns, mut line) = ([[simd.splat_f32s(0.0); T]; T], [simd.splat_f32s(0.0); T]);
             for j in 0..T {
-                columns[j] = F::input(simd, std::array::from_fn(|i| pixels[i][j][v]));
+                for i in 0..T {
+                    line[i] = pixels[i][j][v];
+                }
+                columns[j] = F::input(simd, line);
             }
             for i in 0..T {
-                let row = F::input(simd, std::array::from_fn(|j| columns[j][i]));
                 for j in 0..T {
-                    out[(i * T + j) * vectors + v] = row[j];
+                    line[j] = columns[j][i];
+                }
+                let row = F::input(simd, line);
+                for j in 0..T {
+                    out[((i * T + j) * self.tiles + self.at) * vectors + v] = row[j];
                 }
             }
         }
     }
 }
 
-/// Transforms the products of one tile back and adds them to a band of the output.
+/// Transforms [`LANES`] channels of a panel of a filter.
+struct Points<'a, const M: usize, const T: usize, F> {
+    /// `(points, channels, LANES)`, of which the channels from `shape.0` on are written; there are `shape.1`.
+    out: &'a mut [f32],
+    taps: [&'a [f32]; 9],
+    shape: (usize, usize),
+    transform: PhantomData<F>,
+}
+
+impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Points<'_, M, T, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let taps = self.taps.map(|tap| S::as_simd_f32s(tap).0);
+        let (out, _) = S::as_mut_simd_f32s(self.out);
+        let (vectors, (first, channels)) = (LANES / S::F32_LANES, self.shape);
+        for v in 0..BLOCK / S::F32_LANES {
+            let mut columns = [[simd.splat_f32s(0.0); T]; 3];
+            for j in 0..3 {
+                columns[j] = F::filter(simd, [taps[j][v], taps[3 + j][v], taps[6 + j][v]]);
+            }
+            for i in 0..T {
+                let row = F::filter(simd, [columns[0][i], columns[1][i], columns[2][i]]);
+                for j in 0..T {
+                    out[((i * T + j) * channels + first) * vectors + v] = row[j];
+                }
+            }
+        }
+    }
+}
+
+/// Transforms the products of one tile back and adds them to a panel of channels of a band of the output.
 struct Gather<'a, const M: usize, const T: usize, F> {
-    /// `(rows, width, channels)`.
+    /// `(rows, width, panels, LANES)`.
     out: &'a mut [f32],
     points: [[&'a [f32]; T]; T],
-    width: usize,
+    /// Width, panels, and the panel that is written.
+    shape: (usize, usize, usize),
     left: usize,
     transform: PhantomData<F>,
 }
@@ -342,17 +453,23 @@ impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Gather<'_,
     fn with_simd<S: Simd>(self, simd: S) {
         let points = self.points.map(|row| row.map(|point| S::as_simd_f32s(point).0));
         let (out, _) = S::as_mut_simd_f32s(self.out);
-        let vectors = points[0][0].len();
-        let rows = out.len() / (self.width * vectors);
+        let (vectors, (width, panels, panel)) = (LANES / S::F32_LANES, self.shape);
+        let rows = out.len() / (width * panels * vectors);
         for v in 0..vectors {
-            let mut columns = [[simd.splat_f32s(0.0); M]; T];
+            let (mut columns, mut line) = ([[simd.splat_f32s(0.0); M]; T], [simd.splat_f32s(0.0); T]);
             for j in 0..T {
-                columns[j] = F::output(simd, std::array::from_fn(|i| points[i][j][v]));
+                for i in 0..T {
+                    line[i] = points[i][j][v];
+                }
+                columns[j] = F::output(simd, line);
             }
             for i in 0..M.min(rows) {
-                let row = F::output(simd, std::array::from_fn(|j| columns[j][i]));
-                for j in 0..M.min(self.width - self.left) {
-                    let at = &mut out[(i * self.width + self.left + j) * vectors + v];
+                for j in 0..T {
+                    line[j] = columns[j][i];
+                }
+                let row = F::output(simd, line);
+                for j in 0..M.min(width - self.left) {
+                    let at = &mut out[((i * width + self.left + j) * panels + panel) * vectors + v];
                     *at = simd.add_f32s(*at, row[j]);
                 }
             }
@@ -395,7 +512,8 @@ mod tests {
         let weight = to_vec(&noise(1, &[outputs, inputs, 3, 3])).unwrap();
         let x = to_vec(&noise(2, &[p.count, p.height, p.width, from])).unwrap();
         let mut out = vec![0.0; p.count * p.height * p.width * to];
-        Filter::new(tile, &weight, inputs, outputs).add_to(&mut out, &x, p, direction);
+        let taps = Panels::taps(&weight, 9, inputs, outputs);
+        Filter { taps: &taps, inputs, outputs }.add_to(tile, &mut out, &x, p, direction);
         let want = by_definition(&x, &weight, p, (from, to), back);
         let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
         out.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
@@ -421,12 +539,13 @@ mod tests {
         let one = Pictures { count: 1, height: 16, width: 16 };
         let (weight, x) = (to_vec(&noise(1, &[16, 16, 3, 3])).unwrap(), to_vec(&noise(2, &[5, 16, 16, 16])).unwrap());
         for tile in [Tile::Two, Tile::Four] {
-            let filter = Filter::new(tile, &weight, 16, 16);
+            let taps = Panels::taps(&weight, 9, 16, 16);
+            let filter = Filter { taps: &taps, inputs: 16, outputs: 16 };
             let mut together = vec![0.0; x.len()];
-            filter.add_to(&mut together, &x, Pictures { count: 5, ..one }, Direction::Forward);
+            filter.add_to(tile, &mut together, &x, Pictures { count: 5, ..one }, Direction::Forward);
             for (together, x) in together.chunks(16 * 16 * 16).zip(x.chunks(16 * 16 * 16)) {
                 let mut alone = vec![0.0; x.len()];
-                filter.add_to(&mut alone, x, one, Direction::Forward);
+                filter.add_to(tile, &mut alone, x, one, Direction::Forward);
                 assert!(alone == together, "{tile:?}");
             }
         }

@@ -100,11 +100,6 @@ impl Unet {
         &self.config
     }
 
-    /// Values of its weights.
-    pub(crate) fn weights(&self) -> usize {
-        self.weights
-    }
-
     /// Whether the way back keeps only the inputs of the blocks; see [`Computing::checkpointing`].
     pub fn checkpointing(&self) -> bool {
         self.checkpointing

@@ -15,7 +15,6 @@ use super::super::linear::Linear;
 use super::super::tape::{Value, frozen, frozen2};
 use super::super::to_vec;
 use crate::golden::{self, max_abs_diff, noise};
-use crate::stored::Stored;
 
 const EPSILON: f64 = 1e-5;
 /// Largest difference, relative to one plus the golden's largest value: rounding of sums of up to 150 terms.
@@ -91,8 +90,8 @@ fn convolutions_are_pytorchs() {
     for (name, outputs, stride, fast) in cases {
         let inputs = goldens.channels(name);
         for (arithmetic, tolerance) in [(Arithmetic::Fast, fast), (Arithmetic::Exact, ROUNDING)] {
-            let weight = Stored::Values(weight(&[outputs, inputs, 3, 3]));
-            let conv = Conv3x3::new(weight, vector(4, outputs), (inputs, outputs), stride, arithmetic);
+            let weight = weight(&[outputs, inputs, 3, 3]);
+            let conv = Conv3x3::new(&weight, vector(4, outputs), (inputs, outputs), stride, arithmetic);
             goldens.test(name, tolerance, |a| match a {
                 [x, residual] => conv.forward_add(x, residual),
                 _ => conv.forward(&a[0]),

@@ -13,7 +13,6 @@ use super::super::linear::Linear;
 use super::super::testing::{constant, frozen_agree, noise};
 use super::super::to_vec;
 use super::plain;
-use crate::stored::Stored;
 
 fn stride() -> impl Strategy<Value = Stride> {
     prop_oneof![Just(Stride::One), Just(Stride::Two), Just(Stride::TwoPadEnd)]
@@ -31,8 +30,7 @@ fn convolution_agrees(
     arithmetic: Arithmetic,
 ) {
     let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
-    let stored = Stored::Values(to_vec(&weight).unwrap());
-    let frozen = Conv3x3::new(stored, to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic);
+    let frozen = Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic);
     let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
     frozen_agree(
         std::slice::from_ref(&x),

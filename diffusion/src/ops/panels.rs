@@ -1,0 +1,253 @@
+//! Matrices in the order in which products read them: panels of [`LANES`] columns, each row by row.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::gemm::Matrix;
+use super::kernel::{LANES, fetch};
+use super::simd::vectorised;
+
+/// A square of values, row by row.
+pub(super) const BLOCK: usize = LANES * LANES;
+
+/// A matrix cut into panels; the last is filled up with zeros.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Panels {
+    /// `(panels, rows, LANES)`.
+    values: Vec<f32>,
+    rows: usize,
+    columns: usize,
+}
+
+impl Panels {
+    /// The matrix of `columns` columns whose transpose is `values`, row by row: a checkpoint's `(outputs, inputs)`.
+    pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Self {
+        let mut panels = vec![0.0; columns.div_ceil(LANES) * rows * LANES];
+        let matrix = Matrix::packed(values, columns, rows).transposed();
+        let each = panels.par_chunks_exact_mut((rows * LANES).max(1)).enumerate();
+        each.for_each(|(panel, out)| pack(out, matrix, panel, 0..rows));
+        Self { values: panels, rows, columns }
+    }
+
+    /// The taps of a filter `(outputs, inputs, taps)` as a matrix `(taps · inputs, outputs)`.
+    pub(crate) fn taps(filter: &[f32], taps: usize, inputs: usize, outputs: usize) -> Self {
+        let mut values = vec![0.0; outputs.div_ceil(LANES) * taps * inputs * LANES];
+        let filters = filter.par_chunks(LANES * inputs * taps);
+        values.par_chunks_exact_mut(taps * inputs * LANES).zip(filters).for_each(|(panel, filters)| {
+            for (lane, filter) in filters.chunks_exact(inputs * taps).enumerate() {
+                for (input, filter) in filter.chunks_exact(taps).enumerate() {
+                    for (tap, value) in filter.iter().enumerate() {
+                        panel[(tap * inputs + input) * LANES + lane] = *value;
+                    }
+                }
+            }
+        });
+        Self { values, rows: taps * inputs, columns: outputs }
+    }
+
+    /// Takes the values of `matrix`, in the memory of those it had.
+    pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
+        (self.rows, self.columns) = matrix.sizes();
+        let len = self.rows * LANES;
+        self.values.resize(self.columns.div_ceil(LANES) * len, 0.0);
+        let panels = self.values.chunks_exact_mut(len.max(1)).enumerate();
+        panels.for_each(|(panel, values)| pack(values, matrix, panel, 0..self.rows));
+    }
+
+    /// `(rows, columns)`.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        (self.rows, self.columns)
+    }
+
+    /// Rows `rows` of a panel, `(rows, LANES)`.
+    pub(super) fn rows(&self, panel: usize, rows: Range<usize>) -> &[f32] {
+        &self.values[(panel * self.rows + rows.start) * LANES..][..rows.len() * LANES]
+    }
+
+    /// Asks for rows `rows` of a panel, as far as there are any, before they are read.
+    #[inline(always)]
+    pub(super) fn fetch(&self, panel: usize, rows: Range<usize>) {
+        if panel * LANES < self.columns {
+            let rows = rows.start.min(self.rows)..rows.end.min(self.rows);
+            self.rows(panel, rows).iter().step_by(LANES).for_each(fetch);
+        }
+    }
+
+    /// Rows `rows`, at most [`LANES`], of a panel, as columns: `(LANES, LANES)`, filled up with zeros.
+    pub(super) fn turned(&self, panel: usize, rows: Range<usize>, out: &mut [f32]) {
+        let square = self.rows(panel, rows);
+        match square.len() {
+            BLOCK => transpose(|row| &square[row * LANES..], out),
+            len => {
+                let mut whole = [0.0; BLOCK];
+                whole[..len].copy_from_slice(square);
+                transpose(|row| &whole[row * LANES..], out);
+            }
+        }
+    }
+}
+
+/// Writes rows `rows` of a panel of `matrix`, `(rows, LANES)`, filled up with zeros.
+pub(super) fn pack(out: &mut [f32], matrix: Matrix<'_>, panel: usize, rows: Range<usize>) {
+    let (_, columns) = matrix.sizes();
+    let ((row, col), first) = (matrix.strides(), panel * LANES);
+    let width = LANES.min(columns - first);
+    let at = |i: usize, j: usize| &matrix.data()[i * row + j * col..];
+    if col == 1 && width == LANES {
+        vectorised(|| {
+            let lines = out.as_chunks_mut::<LANES>().0.iter_mut().zip(rows);
+            lines.for_each(|(out, i)| out.copy_from_slice(&at(i, first)[..LANES]));
+        });
+    } else if row == 1 && width == LANES {
+        let whole = rows.len() / LANES * LANES;
+        let (squares, rest) = out.split_at_mut(whole * LANES);
+        for (out, i) in squares.chunks_exact_mut(BLOCK).zip(rows.clone().step_by(LANES)) {
+            transpose(|j| at(i, first + j), out);
+        }
+        one_by_one(rest, rows.start + whole..rows.end, width, |i, j| at(i, first + j)[0]);
+    } else {
+        one_by_one(out, rows, width, |i, j| at(i, first + j)[0]);
+    }
+}
+
+fn one_by_one(out: &mut [f32], rows: Range<usize>, width: usize, value: impl Fn(usize, usize) -> f32) {
+    for (out, i) in out.chunks_exact_mut(LANES).zip(rows) {
+        for (j, out) in out.iter_mut().enumerate() {
+            *out = if j < width { value(i, j) } else { 0.0 };
+        }
+    }
+}
+
+/// Writes the transpose of a square whose row `i` begins `row(i)`.
+#[inline(always)]
+fn transpose<'a>(row: impl Fn(usize) -> &'a [f32], out: &mut [f32]) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = pulp::x86::V3::try_new() {
+        let mut rows = [&[][..]; LANES];
+        rows.iter_mut().enumerate().for_each(|(i, line)| *line = &row(i)[..LANES]);
+        return simd.vectorize(avx::Transpose { simd, rows, out });
+    }
+    for i in 0..LANES {
+        for (j, value) in row(i)[..LANES].iter().enumerate() {
+            out[j * LANES + i] = *value;
+        }
+    }
+}
+
+/// Left to itself, the compiler moves a square value by value.
+#[cfg(target_arch = "x86_64")]
+mod avx {
+    use std::arch::x86_64::__m256;
+
+    use pulp::{NullaryFnOnce, cast, x86::V3};
+
+    use super::LANES;
+
+    const HALF: usize = LANES / 2;
+
+    pub(super) struct Transpose<'a> {
+        pub(super) simd: V3,
+        pub(super) rows: [&'a [f32]; LANES],
+        pub(super) out: &'a mut [f32],
+    }
+
+    impl NullaryFnOnce for Transpose<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            for (top, left) in [(0, 0), (0, HALF), (HALF, 0), (HALF, HALF)] {
+                let mut quarter = [cast([0f32; HALF]); HALF];
+                for (i, vector) in quarter.iter_mut().enumerate() {
+                    let line: &[f32; HALF] = self.rows[top + i][left..].first_chunk().expect("a row has two halves");
+                    *vector = cast(*line);
+                }
+                let turned = turned(self.simd, quarter);
+                for (j, vector) in turned.into_iter().enumerate() {
+                    let out = self.out[(left + j) * LANES + top..].first_chunk_mut().expect("a row has two halves");
+                    *out = cast::<__m256, [f32; HALF]>(vector);
+                }
+            }
+        }
+    }
+
+    /// Pairs, then fours, then eights of values find together.
+    #[inline(always)]
+    fn turned(V3 { avx, .. }: V3, r: [__m256; HALF]) -> [__m256; HALF] {
+        let (mut pairs, mut fours) = (r, r);
+        for i in [0, 2, 4, 6] {
+            pairs[i] = avx._mm256_unpacklo_ps(r[i], r[i + 1]);
+            pairs[i + 1] = avx._mm256_unpackhi_ps(r[i], r[i + 1]);
+        }
+        for i in [0, 4] {
+            fours[i] = avx._mm256_shuffle_ps::<0x44>(pairs[i], pairs[i + 2]);
+            fours[i + 1] = avx._mm256_shuffle_ps::<0xEE>(pairs[i], pairs[i + 2]);
+            fours[i + 2] = avx._mm256_shuffle_ps::<0x44>(pairs[i + 1], pairs[i + 3]);
+            fours[i + 3] = avx._mm256_shuffle_ps::<0xEE>(pairs[i + 1], pairs[i + 3]);
+        }
+        let mut eights = r;
+        for i in 0..4 {
+            eights[i] = avx._mm256_permute2f128_ps::<0x20>(fours[i], fours[i + 4]);
+            eights[i + 4] = avx._mm256_permute2f128_ps::<0x31>(fours[i], fours[i + 4]);
+        }
+        eights
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counted(len: usize) -> Vec<f32> {
+        (0..len).map(|i| i as f32 + 1.0).collect()
+    }
+
+    /// Every value of a matrix in panels, and zeros beyond it.
+    fn same(panels: &Panels, rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) {
+        assert_eq!(panels.sizes(), (rows, columns));
+        for panel in 0..columns.div_ceil(LANES) {
+            for (i, line) in panels.rows(panel, 0..rows).chunks(LANES).enumerate() {
+                for (j, got) in line.iter().enumerate() {
+                    let column = panel * LANES + j;
+                    assert_eq!(*got, if column < columns { value(i, column) } else { 0.0 }, "({i}, {column})");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn panels_hold_a_matrix_whichever_way_it_lies() {
+        for (rows, columns) in [(1, 1), (5, 16), (16, 5), (33, 48), (40, 37)] {
+            let values = counted(rows * columns);
+            let mut panels = Panels::default();
+            panels.fill(Matrix::packed(&values, rows, columns));
+            same(&panels, rows, columns, |i, j| values[i * columns + j]);
+            same(&Panels::transposed(&values, columns, rows), columns, rows, |i, j| values[j * columns + i]);
+        }
+    }
+
+    #[test]
+    fn taps_of_a_filter_are_rows_of_inputs() {
+        let (inputs, outputs) = (3, 18);
+        let filter = counted(outputs * inputs * 9);
+        let value = |row: usize, o: usize| filter[(o * inputs + row % inputs) * 9 + row / inputs];
+        same(&Panels::taps(&filter, 9, inputs, outputs), 9 * inputs, outputs, value);
+    }
+
+    #[test]
+    fn a_turned_block_has_rows_and_columns_exchanged() {
+        let values = counted(21 * 32);
+        let mut panels = Panels::default();
+        panels.fill(Matrix::packed(&values, 21, 32));
+        let mut out = [0.0; BLOCK];
+        for rows in [2..18, 18..21] {
+            panels.turned(1, rows.clone(), &mut out);
+            for (j, line) in out.chunks(LANES).enumerate() {
+                for (i, got) in line.iter().enumerate() {
+                    assert_eq!(*got, if i < rows.len() { values[(rows.start + i) * 32 + 16 + j] } else { 0.0 });
+                }
+            }
+        }
+    }
+}
