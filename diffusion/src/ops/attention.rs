@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::gemm::{Matrix, Write, product};
 use super::kernel::ROWS;
 use super::panels::Panels;
+use super::scratch::Scratch;
 use super::simd::{exp, map_sum, max, sum2, vectorised};
 use super::tape::Value;
 use super::values;
@@ -91,14 +92,14 @@ impl Call<'_> {
     /// of the head's keys.
     fn weights(
         &self,
-        weights: &mut Vec<f32>,
+        weights: &mut Scratch,
         norms: &mut Vec<f32>,
         k: &Panels,
         (sample, head): (usize, usize),
         rows: (usize, usize),
     ) {
         let (first, count) = rows;
-        weights.resize(count * self.keys, 0.0);
+        let weights = weights.values(count * self.keys);
         norms.resize(count, 0.0);
         let q = self.q.view(self.queries, sample, rows, head * self.dim(), self.dim());
         product(weights, self.keys, Write::Replace, self.scale(), q, k);
@@ -132,7 +133,7 @@ impl Call<'_> {
             let cut = move |(piece, out)| (sample, piece * rows, out);
             out.par_chunks_mut(rows * width).enumerate().map(cut)
         });
-        let scratch = || (Vec::new(), Vec::new());
+        let scratch = || (Scratch::take(), Vec::new());
         pieces.for_each_init(scratch, |(weights, norms), (sample, first, out): (usize, usize, &mut [f32])| {
             let count = out.len() / width;
             for (head, (k, v)) in packed[sample * heads..][..heads].iter().enumerate() {
@@ -154,7 +155,7 @@ impl Call<'_> {
         let gradient = Part { data: gradient, stride: self.width, offset: 0 };
         let mut out = vec![0.0; self.samples * self.op.heads * (queries + 2 * keys) * dim];
         let jobs = out.par_chunks_mut((queries + 2 * keys) * dim).enumerate();
-        jobs.for_each_init(Scratch::default, |scratch, (job, out)| {
+        jobs.for_each_init(Buffers::default, |scratch, (job, out)| {
             let (sample, head) = (job / self.op.heads, job % self.op.heads);
             let (k, v) = (self.head(self.k, (sample, head)), self.head(self.v, (sample, head)));
             scratch.k.fill(k);
@@ -174,17 +175,18 @@ impl Call<'_> {
     /// With P the attention weights and dP = g · vᵀ: dS = P ∘ (dP - rowsum(P ∘ dP)); dq = dS·k, dk = dSᵀ·q, dv = Pᵀ·g.
     fn backward_piece(
         &self,
-        scratch: &mut Scratch,
+        scratch: &mut Buffers,
         g: Matrix<'_>,
         (sample, head): (usize, usize),
         rows: (usize, usize),
         (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let (dim, keys, channel) = (self.dim(), self.keys, head * self.dim());
-        let Scratch { k, k_transposed, v_transposed, weights, norms, slopes } = scratch;
+        let Buffers { k, k_transposed, v_transposed, weights, norms, slopes } = scratch;
         let q = self.q.view(self.queries, sample, rows, channel, dim);
         self.weights(weights, norms, k_transposed, (sample, head), rows);
-        slopes.resize(weights.len(), 0.0);
+        let weights = weights.values(rows.1 * keys);
+        let slopes = slopes.values(rows.1 * keys);
         product(slopes, keys, Write::Replace, 1.0, g, &*v_transposed);
         vectorised(|| {
             let lines = weights.chunks_exact_mut(keys).zip(slopes.chunks_exact_mut(keys)).zip(&*norms);
@@ -215,13 +217,13 @@ impl Call<'_> {
 
 /// Buffers of one thread.
 #[derive(Default)]
-struct Scratch {
+struct Buffers {
     k: Panels,
     k_transposed: Panels,
     v_transposed: Panels,
-    weights: Vec<f32>,
+    weights: Scratch,
     norms: Vec<f32>,
-    slopes: Vec<f32>,
+    slopes: Scratch,
 }
 
 /// Normalises the weights `p` and turns their gradient `d` into that of the scores.

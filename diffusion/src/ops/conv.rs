@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, Right, Write, pieces, product};
+use super::gemm::{FEW_ROWS, Matrix, Right, Write, pieces, product};
 use super::kernel::LANES;
 use super::panels::Panels;
 use super::patches::{Patches, Sides, source};
@@ -18,9 +18,6 @@ use super::{to_vec, values};
 /// transform of the weights. Never the number of pictures: a picture must not depend on its company.
 const TWO_FROM: usize = 8;
 const FOUR_FROM: usize = 12;
-
-/// Output pixels of all pictures up to which work is cut by channels instead.
-const FEW_PIXELS: usize = 256;
 
 /// How the filter moves over a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,7 +157,7 @@ impl Conv3x3 {
         }
         let weight = Right::from(taps);
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
-        if count * height * width <= FEW_PIXELS {
+        if count * height * width <= FEW_ROWS {
             let rows = patches.all();
             let rows = Matrix::packed(&rows, count * height * width, 9 * inputs);
             pieces(out, *outputs, |out, (_, column), count| {
@@ -192,7 +189,7 @@ impl Conv3x3 {
                 product(out, count, if tap == 0 { Write::Replace } else { Write::Add }, 1.0, pixels, opposite);
             }
         };
-        if out.len() / inputs <= FEW_PIXELS {
+        if out.len() / inputs <= FEW_ROWS {
             let gathered = patches.all();
             return pieces(out, *inputs, |out, (_, column), count| taps(out, &gathered, column, count));
         }

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::kernel::{LANES, ROWS, Strip};
 use super::panels::{BLOCK, Panels, pack};
+use super::scratch::Scratch;
 
 /// A matrix inside a slice: element (i, j) is `data[i * row + j * col]`.
 #[derive(Clone, Copy)]
@@ -145,12 +146,13 @@ impl<'a> Right<'a> {
     }
 
     /// Rows `depth` of panels, `(panels, rows, LANES)`, unless they lie in that order already.
-    fn pack(&self, group: Range<usize>, depth: Range<usize>, scratch: &mut Vec<f32>) {
+    fn pack(&self, group: Range<usize>, depth: Range<usize>, scratch: &mut Scratch) {
         if let Self::Panels(..) = self {
             return;
         }
-        scratch.resize(group.len() * depth.len().next_multiple_of(LANES) * LANES, 0.0);
-        for (panel, out) in group.zip(scratch.chunks_exact_mut((depth.len().next_multiple_of(LANES) * LANES).max(1))) {
+        let len = depth.len().next_multiple_of(LANES) * LANES;
+        let scratch = scratch.values(group.len() * len);
+        for (panel, out) in group.zip(scratch.chunks_exact_mut(len.max(1))) {
             match *self {
                 Self::Panels(..) => {}
                 Self::Values(matrix) => pack(&mut out[..depth.len() * LANES], matrix, panel, depth.clone()),
@@ -199,7 +201,7 @@ pub(crate) fn product<'a>(
     let ((m, k), (inner, n)) = (lhs.sizes(), rhs.sizes());
     assert_eq!(k, inner, "inner sizes of a product");
     assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
-    let (mut scratch, arch, panels) = (Vec::new(), pulp::Arch::new(), n.div_ceil(LANES));
+    let (mut scratch, arch, panels) = (Scratch::take(), pulp::Arch::new(), n.div_ceil(LANES));
     let length = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(LANES).max(1); // of parts of one length
     for first in (0..k.max(1)).step_by(length) {
         let depth = first..k.min(first + length);
@@ -221,9 +223,11 @@ pub(crate) fn product<'a>(
     }
 }
 
-/// Rows of one piece of work at least. Every piece reads the weights anew, so a long one is cut into few.
-const PIECE_ROWS: usize = 256;
-/// Pieces that a long one is cut into.
+/// Rows of one piece of work, about: each reads all of the weights, and turns them on the way back.
+const PIECE_ROWS: usize = 128;
+/// Rows up to which [`pieces`] cuts columns instead.
+pub(super) const FEW_ROWS: usize = 2 * PIECE_ROWS;
+/// Pieces that rows are cut into at most.
 const PIECES: usize = 8;
 /// Columns of one piece of work at least, where there are too few rows.
 const PIECE_COLUMNS: usize = 64;
@@ -233,8 +237,9 @@ const PIECE_COLUMNS: usize = 64;
 /// column, and the number of columns in it; it must compute a value the same way whatever the piece.
 pub(crate) fn pieces(out: &mut [f32], columns: usize, work: impl Fn(&mut [f32], (usize, usize), usize) + Sync) {
     let rows = out.len() / columns;
-    if rows > PIECE_ROWS {
-        let height = rows.div_ceil(PIECES).max(PIECE_ROWS);
+    if rows > FEW_ROWS {
+        let count = (rows / PIECE_ROWS).min(PIECES) / 2 * 2; // even, so that two threads end together
+        let height = rows.div_ceil(count).next_multiple_of(ROWS);
         let pieces = out.par_chunks_mut(height * columns).enumerate();
         return pieces.for_each(|(piece, out)| work(out, (piece * height, 0), columns));
     }

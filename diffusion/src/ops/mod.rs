@@ -16,6 +16,7 @@ pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod panels;
 mod patches;
+mod scratch;
 pub(crate) mod simd;
 pub(crate) mod tape;
 pub(crate) mod winograd;

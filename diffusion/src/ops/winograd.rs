@@ -15,6 +15,7 @@ use rayon::prelude::*;
 use super::gemm::{Matrix, Write};
 use super::kernel::{LANES, ROWS, Strip};
 use super::panels::{BLOCK, Panels};
+use super::scratch::Scratch;
 
 /// Tiles that are in work at a time: enough to be worth the transform of the filter, few enough that they stay in the cache.
 const TILES: usize = 128;
@@ -80,12 +81,12 @@ impl Filter<'_> {
         };
         assert!(from.is_multiple_of(LANES) && to.is_multiple_of(LANES), "{from} or {to} is no multiple of {LANES}");
         let (grid, depth) = (Grid { pictures, side: M }, HELD / (T * T * LANES) / LANES * LANES);
-        let (mut spread, mut products, zeros) = (Vec::new(), Vec::new(), vec![0.0; depth]);
+        let (mut spread, mut products, zeros) = (Scratch::take(), Scratch::take(), vec![0.0; depth]);
         for (first, out) in grid.blocks(out, to) {
             let tiles = grid.tiles(first, out.len() / to);
-            spread.resize(tiles * T * T * from, 0.0);
+            let spread = spread.values(tiles * T * T * from);
             let parts = Parts { tiles, channels: from, depth };
-            parts.cut(T * T, &mut spread).into_par_iter().for_each(|(part, spread)| {
+            parts.cut(T * T, spread).into_par_iter().for_each(|(part, spread)| {
                 for (at, tile) in part.tiles.clone().enumerate() {
                     let pixels = grid.seen::<T>(first, tile).map(|row| {
                         row.map(|pixel| match pixel {
@@ -98,10 +99,11 @@ impl Filter<'_> {
                 }
             });
 
-            products.resize(T * T * tiles * to, 0.0);
+            let products = products.values(T * T * tiles * to);
             let panels = products.par_chunks_exact_mut(T * T * tiles * LANES).enumerate();
-            let scratch = || (vec![0.0; T * T * depth * LANES], vec![0.0; 9 * BLOCK]);
+            let scratch = || (Scratch::take(), [0.0; 9 * BLOCK]);
             panels.for_each_init(scratch, |(points, turned), (panel, products)| {
+                let points = points.values(T * T * depth * LANES);
                 for channels in parts.depths() {
                     for inner in (0..channels.len()).step_by(LANES) {
                         let taps = self.taps(direction, panel, channels.start + inner, turned);
@@ -113,7 +115,7 @@ impl Filter<'_> {
                             transform: PhantomData,
                         });
                     }
-                    parts.multiply(T * T, products, &spread, points, channels);
+                    parts.multiply(T * T, products, spread, points, channels);
                 }
             });
 
