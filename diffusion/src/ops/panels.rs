@@ -35,10 +35,14 @@ impl Panels {
         let mut values = vec![0.0; outputs.div_ceil(LANES) * taps * inputs * LANES];
         let filters = filter.par_chunks(LANES * inputs * taps);
         values.par_chunks_exact_mut(taps * inputs * LANES).zip(filters).for_each(|(panel, filters)| {
-            for (lane, filter) in filters.chunks_exact(inputs * taps).enumerate() {
-                for (input, filter) in filter.chunks_exact(taps).enumerate() {
-                    for (tap, value) in filter.iter().enumerate() {
-                        panel[(tap * inputs + input) * LANES + lane] = *value;
+            for first in (0..inputs).step_by(LANES) {
+                let count = LANES.min(inputs - first); // so few that their rows of every tap stay in the cache
+                for (lane, filter) in filters.chunks_exact(inputs * taps).enumerate() {
+                    let filter = &filter[first * taps..][..count * taps];
+                    for (input, filter) in filter.chunks_exact(taps).enumerate() {
+                        for (tap, value) in filter.iter().enumerate() {
+                            panel[(tap * inputs + first + input) * LANES + lane] = *value;
+                        }
                     }
                 }
             }
