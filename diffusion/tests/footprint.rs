@@ -33,7 +33,7 @@ fn step(model: &BaseModel, samples: usize) {
 fn a_step_takes_what_its_footprint_says_and_not_much_less() {
     let mut model = BaseModel::load(&golden::model("avatar-tiny"), &Device::Cpu).unwrap();
     let said = model.footprint(16, 16);
-    step(&model, 2); // reads the weights
+    step(&model, 2); // fills what the kernels keep
     let before = peak();
     for (checkpointing, said) in [(true, said.sample_checkpointed), (false, said.sample)] {
         model.unet.set_checkpointing(checkpointing);

@@ -59,7 +59,7 @@ impl Curve {
     }
 
     /// Takes steps of 1, 2, 4, … samples at the model's native size, `most` at most, until a sample gets no cheaper or the next
-    /// batch would not be done within `limit` from the start. A first step, which reads the weights, does not count unless it takes
+    /// batch would not be done within `limit` from the start. A first step, which waits for memory, does not count unless it takes
     /// all the time there is.
     ///
     /// # Errors

@@ -351,18 +351,8 @@ impl candle_core::CustomOp3 for OfOtherGradient {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{constant, frozen_agree, noise};
+    use super::super::tests::plain::attention as reference;
     use super::*;
-
-    fn reference(op: Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        let (b, n, c) = q.dims3()?;
-        let (m, dim) = (k.dim(1)?, c / op.heads);
-        let split = |t: &Tensor, n| t.contiguous()?.reshape((b, n, op.heads, dim))?.transpose(1, 2)?.contiguous();
-        let scores = (split(q, n)?.matmul(&split(k, m)?.t()?.contiguous()?)? / (dim as f64).sqrt())?;
-        let hidden: Vec<f32> = (0..n * m).map(|i| if op.causal && i % m > i / m { -1e9 } else { 0.0 }).collect();
-        let scores = scores.broadcast_add(&Tensor::from_vec(hidden, (n, m), q.device())?)?;
-        let weights = candle_nn::ops::softmax(&scores, 3)?;
-        weights.matmul(&split(v, m)?)?.transpose(1, 2)?.contiguous()?.reshape((b, n, c))
-    }
 
     #[test]
     fn self_attention_agrees_with_its_formula() {

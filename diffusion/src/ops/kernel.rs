@@ -52,7 +52,8 @@ impl WithSimd for Strip<'_> {
             1 => self.tiles::<S, 1>(simd),
             2 => self.tiles::<S, 2>(simd),
             4 => self.tiles::<S, 4>(simd),
-            _ => self.tiles::<S, LANES>(simd),
+            LANES => self.tiles::<S, LANES>(simd),
+            other => unreachable!("{LANES} columns are {other} vectors"),
         }
     }
 }

@@ -34,7 +34,7 @@ pub(super) struct Patches<'a> {
 }
 
 impl Patches<'_> {
-    /// Pixels of one piece of work; at least so many, since each piece packs the weights anew.
+    /// Pixels of one piece of work; at least so many, since each piece reads all of the weights.
     pub(super) fn pixels_per_piece(&self) -> usize {
         (PIECE / (9 * self.channels)).clamp(128, 1024)
     }

@@ -2,5 +2,5 @@
 //! shapes (`properties`). The ops' own files compare them with such compositions on chosen shapes.
 
 mod goldens;
-mod plain;
+pub(super) mod plain;
 mod properties;

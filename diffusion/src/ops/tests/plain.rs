@@ -60,7 +60,7 @@ pub(super) fn geglu(x: &Tensor) -> Result<Tensor> {
 }
 
 /// `q` `(b, n, c)`, `k` and `v` `(b, m, c)`.
-pub(super) fn attention(op: Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+pub(crate) fn attention(op: Attention, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     let ((b, n, c), m) = (q.dims3()?, k.dim(1)?);
     let dim = c / op.heads;
     let split = |t: &Tensor, n| t.contiguous()?.reshape((b, n, op.heads, dim))?.transpose(1, 2)?.contiguous();
