@@ -177,6 +177,7 @@ fn refusal_meaning(code: ErrorCode) -> &'static str {
         ErrorCode::SubjectForgotten => "the subject was erased while the job ran",
         ErrorCode::ObjectCorrupt => "an object's bytes are not what its digest says",
         ErrorCode::UnknownWorker => "a worker that the coordinator does not know",
+        ErrorCode::PeerLost => "a rank of a group of trainers was lost",
         ErrorCode::Unavailable => "the server is shutting down or not yet up",
     }
 }

@@ -65,7 +65,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::StaleFence => Code::Aborted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
         ErrorCode::StorageFull => Code::ResourceExhausted,
-        ErrorCode::StorageUnavailable | ErrorCode::Unavailable => Code::Unavailable,
+        ErrorCode::StorageUnavailable | ErrorCode::Unavailable | ErrorCode::PeerLost => Code::Unavailable,
         ErrorCode::ObjectCorrupt => Code::DataLoss,
     }
 }

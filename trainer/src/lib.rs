@@ -5,6 +5,7 @@
 //! leases. Knows nothing of rendering and stores.
 
 mod checkpoint;
+pub mod collective;
 mod curve;
 mod draws;
 mod engine;
