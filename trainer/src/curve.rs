@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use likeness_diffusion::{BaseModel, NoiseKey, Purpose};
 use likeness_proto::{ModelFacts, TrainSpec, v1};
 
-use crate::{Latents, Lesson, Subject, TrainError, pass};
+use crate::{Latents, Lesson, Subject, TrainError, lesson::Batch, pass};
 
 /// Samples of a step that is measured, at most; also the largest batch of a job.
 pub(crate) const LARGEST: usize = 64;
@@ -68,8 +68,7 @@ impl Curve {
         let lesson = lesson(model)?;
         let (rows, whole) = (lesson.start()?.rows(), usize::MAX);
         let points = climb(most.get().min(LARGEST), limit.as_secs_f64(), |samples| {
-            let mut asked = lesson.training(0, rows.clone());
-            asked.samples.truncate(samples);
+            let asked = lesson.ask(Batch::Step(0), rows.clone()).part(0..samples);
             let began = Instant::now();
             pass::gradients(&[asked], whole).swap_remove(0)?; // one subject, one answer
             Ok::<_, TrainError>(began.elapsed().as_secs_f64())

@@ -2,14 +2,16 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    mpsc::{Receiver, Sender, channel},
+    mpsc::{Receiver, RecvTimeoutError, Sender, channel},
 };
 use std::thread;
 
 use tokio::sync::oneshot;
+use tracing::error;
 
 use crate::{
-    Observer, TrainError,
+    Group, Observer, TrainError,
+    group::Crew,
     pack::{End, Pack},
     run::Run,
 };
@@ -17,11 +19,12 @@ use crate::{
 /// Its name, as debuggers and panics show it.
 const THREAD: &str = "trainer-pack";
 
-/// Learns the runs that it is given, all that are under way in one pack. Its thread begins with the first run, waits where
-/// there is none, and ends when the engine is dropped.
+/// Learns the runs that it is given, all that are under way in one pack. Its thread begins with the first run, or with the engine
+/// where it leads a group; it waits where there is no run, and ends when the engine is dropped.
 #[derive(Debug)]
 pub(crate) struct Engine {
     positions: usize,
+    group: Option<Group>,
     thread: Mutex<Option<Arc<Sender<Order>>>>,
 }
 
@@ -33,9 +36,20 @@ struct Order {
 }
 
 impl Engine {
-    /// Without a thread yet. At most `positions` latent positions go into one pass.
-    pub(crate) fn new(positions: usize) -> Self {
-        Self { positions, thread: Mutex::new(None) }
+    /// The pack's samples are measured by `group`, where there is one. At most `positions` latent positions go into one pass.
+    pub(crate) fn new(positions: usize, group: Option<Group>) -> Self {
+        let engine = Self { positions, group, thread: Mutex::new(None) };
+        if engine.group.is_some()
+            && let Err(error) = engine.begin(&mut engine.thread())
+        {
+            error!(%error, "group not formed before the first task");
+        }
+        engine
+    }
+
+    fn begin(&self, thread: &mut Option<Arc<Sender<Order>>>) -> Result<Arc<Sender<Order>>, TrainError> {
+        let orders = thread.insert(Arc::new(start(self.positions, Crew::new(self.group.clone()))?));
+        Ok(Arc::clone(orders))
     }
 
     /// Learns `run` to its end. If this is dropped, the run leaves the pack before its next step.
@@ -53,7 +67,7 @@ impl Engine {
         let mut thread = self.thread();
         let orders = match &*thread {
             Some(orders) => Arc::clone(orders),
-            None => Arc::clone(thread.insert(Arc::new(start(self.positions)?))),
+            None => self.begin(&mut thread)?,
         };
         let _ = orders.send(order);
         Ok(orders)
@@ -69,19 +83,19 @@ impl Engine {
     }
 }
 
-fn start(positions: usize) -> Result<Sender<Order>, TrainError> {
+fn start(positions: usize, crew: Crew) -> Result<Sender<Order>, TrainError> {
     let (orders, received) = channel();
-    let thread = thread::Builder::new().name(THREAD.to_owned()).spawn(move || work(&received, positions));
+    let thread =
+        thread::Builder::new().name(THREAD.to_owned()).spawn(move || work(&received, Pack::new(positions, crew)));
     let started = thread.map(|_detached| orders);
     started.map_err(|error| TrainError::Crashed(format!("the thread {THREAD} cannot be started: {error}")))
 }
 
 /// Steps while there are runs, waits for one while there are none, until nobody can send any more.
-fn work(orders: &Receiver<Order>, positions: usize) {
-    let mut pack = Pack::new(positions);
+fn work(orders: &Receiver<Order>, mut pack: Pack<'_, oneshot::Sender<End>>) {
     loop {
         if pack.len() == 0 {
-            let Ok(first) = orders.recv() else { return };
+            let Some(first) = wait(orders, &mut pack) else { return };
             join(&mut pack, first);
         }
         orders.try_iter().for_each(|order| join(&mut pack, order));
@@ -90,6 +104,18 @@ fn work(orders: &Receiver<Order>, positions: usize) {
             let _ = end.send(how); // nobody listens where the attempt was dropped
         }
     }
+}
+
+/// The next run; none when there will be no more. Meanwhile the pack is not left alone for too long.
+fn wait(orders: &Receiver<Order>, pack: &mut Pack<'_, oneshot::Sender<End>>) -> Option<Order> {
+    while let Some(silence) = pack.silence() {
+        match orders.recv_timeout(silence) {
+            Ok(order) => return Some(order),
+            Err(RecvTimeoutError::Timeout) => pack.idle(),
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    orders.recv().ok()
 }
 
 fn join(pack: &mut Pack<'_, oneshot::Sender<End>>, Order { run, observer, end }: Order) {

@@ -3,7 +3,7 @@
 use likeness_diffusion::{embedding::EmbeddingError, tokenizer::TokenizeError};
 use likeness_proto::ErrorCode;
 
-use crate::Checkpoint;
+use crate::{Checkpoint, collective::CollectiveError};
 
 /// Why a subject could not be learned. It fails alone: nothing of it touches the model or another subject.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +79,9 @@ pub enum TrainError {
     /// The embedding file cannot be written.
     #[error(transparent)]
     Embedding(#[from] EmbeddingError),
+    /// The group of ranks was lost that measured it; its last checkpoint was not.
+    #[error("{0}; training goes on from its last checkpoint when the group stands again")]
+    PeerLost(#[from] CollectiveError),
     /// A thread panicked, or there is none to be had.
     #[error("training ended unexpectedly: {0}")]
     Crashed(String),
@@ -138,8 +141,16 @@ impl TrainError {
             | Self::Diverged { .. }
             | Self::Checkpoint(_)
             | Self::Embedding(_) => Verdict::Fail,
-            Self::Crashed(_) | Self::Tensor(_) => Verdict::Retry,
+            Self::PeerLost(_) | Self::Crashed(_) | Self::Tensor(_) => Verdict::Retry,
             Self::Interrupted(_) => Verdict::Drop,
+        }
+    }
+
+    /// The same for each of many subjects that one fault ended.
+    pub(crate) fn of_all(&self) -> Self {
+        match self {
+            Self::PeerLost(lost) => Self::PeerLost(lost.clone()),
+            other => Self::Crashed(other.to_string()),
         }
     }
 
@@ -153,6 +164,7 @@ impl TrainError {
             Self::Sentence { .. } => ErrorCode::InvalidArgument,
             Self::VectorMissing { .. } => ErrorCode::PromptTooLong,
             Self::Diverged { .. } => ErrorCode::Diverged,
+            Self::PeerLost(_) => ErrorCode::PeerLost,
             Self::Checkpoint(CheckpointError::Damaged(_)) => ErrorCode::ObjectCorrupt,
             Self::Checkpoint(CheckpointError::OtherModel { .. }) => ErrorCode::ModelMismatch,
             Self::MixedSizes { .. }

@@ -35,9 +35,20 @@ pub struct Subject {
     pub token: String,
 }
 
+/// What is measured of a subject.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Batch {
+    /// The samples of a step.
+    Step(u32),
+    /// The evaluation set.
+    Evaluation,
+}
+
 /// A subject made ready to be learned under a spec.
 #[derive(Clone, Debug)]
 pub struct Lesson {
+    /// The same in all clones of a lesson, and in no other.
+    identity: Arc<()>,
     model: Arc<BaseModel>,
     subject: Subject,
     spec: TrainSpec,
@@ -81,6 +92,7 @@ impl Lesson {
         };
         let (_, _, height, width) = subject.latents.upright.dims4()?;
         Ok(Self {
+            identity: Arc::default(),
             model: Arc::clone(model),
             subject: subject.clone(),
             spec: spec.clone(),
@@ -108,6 +120,21 @@ impl Lesson {
     #[must_use]
     pub fn model(&self) -> &Arc<BaseModel> {
         &self.model
+    }
+
+    /// Who is learned.
+    pub(crate) fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Whether this is a clone of `other`.
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.identity, &other.identity)
+    }
+
+    /// A number of its own, so that not all subjects' first samples are the first rank's.
+    pub(crate) fn turn(&self) -> usize {
+        self.fingerprint()[0].into()
     }
 
     /// Height and width of its latents.
@@ -155,7 +182,7 @@ impl Lesson {
     /// # Errors
     /// A tensor operation failed.
     pub fn gradient(&self, step: u32, rows: &[f32]) -> candle_core::Result<(f32, Vec<f32>)> {
-        let asked = [self.training(step, rows.to_vec())];
+        let asked = [self.ask(Batch::Step(step), rows.to_vec())];
         pass::gradients(&asked, PASS_POSITIONS).swap_remove(0) // one subject, one answer
     }
 
@@ -165,19 +192,17 @@ impl Lesson {
     /// # Errors
     /// A tensor operation failed.
     pub fn evaluate(&self, rows: &[f32]) -> candle_core::Result<f32> {
-        let asked = [self.evaluation(rows.to_vec())];
+        let asked = [self.ask(Batch::Evaluation, rows.to_vec())];
         pass::losses(&asked, PASS_POSITIONS).swap_remove(0) // one subject, one answer
     }
 
-    /// The batch of step `step`, to be shown under `rows`.
-    pub(crate) fn training(&self, step: u32, rows: Vec<f32>) -> Ask<'_> {
-        let samples = (0..self.draws.batch).map(|sample| self.draws.sample(step, sample)).collect();
-        Ask { lesson: self, rows, samples }
-    }
-
-    /// The evaluation set, to be shown under `rows`.
-    pub(crate) fn evaluation(&self, rows: Vec<f32>) -> Ask<'_> {
-        Ask { lesson: self, rows, samples: (0..EVALUATIONS).map(|index| self.evaluated(index)).collect() }
+    /// All samples of `batch`, to be shown under `rows`.
+    pub(crate) fn ask(&self, batch: Batch, rows: Vec<f32>) -> Ask<'_> {
+        let samples: Vec<Sample> = match batch {
+            Batch::Step(step) => (0..self.draws.batch).map(|sample| self.draws.sample(step, sample)).collect(),
+            Batch::Evaluation => (0..EVALUATIONS).map(|index| self.evaluated(index)).collect(),
+        };
+        Ask { lesson: self, rows, batch, whole: samples.len(), samples }
     }
 
     fn evaluated(&self, index: usize) -> Sample {
@@ -216,11 +241,15 @@ impl Lesson {
     /// What is learned, as a digest: the spec with its defaults resolved, the photos, their captions, the initial phrase.
     #[must_use]
     pub fn digest(&self) -> String {
+        hex::encode(self.fingerprint())
+    }
+
+    fn fingerprint(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         let captions = self.subject.latents.captions.iter().flatten();
         digest.update(format!("{:?}\n{:?}\n{:?}\n", self.spec, self.subject.init, captions.collect::<Vec<_>>()));
         digest.update(self.subject.latents.digest);
-        hex::encode(digest.finalize())
+        digest.finalize().into()
     }
 }
 

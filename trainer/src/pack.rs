@@ -1,8 +1,10 @@
 //! The loop over many runs at once: every step is one forward and backward pass for all of them.
 
+use std::time::Duration;
+
 use tracing::debug;
 
-use crate::{Learned, Observer, TrainError, pass, run::Run};
+use crate::{Learned, Observer, TrainError, group::Crew, run::Run};
 
 /// Runs that share their steps. A run may join or leave between any two of them and notices nothing of the others: its
 /// numbers are those it would have alone.
@@ -10,6 +12,7 @@ pub(crate) struct Pack<'a, K> {
     members: Vec<Member<'a, K>>,
     /// Latent positions of one pass.
     positions: usize,
+    crew: Crew,
 }
 
 struct Member<'a, K> {
@@ -18,13 +21,23 @@ struct Member<'a, K> {
     observer: Box<dyn Observer + 'a>,
 }
 
+impl<K> Member<'_, K> {
+    /// Lets the observer stop it.
+    fn heed(&mut self) -> Result<(), TrainError> {
+        match self.observer.proceed().is_break() {
+            true => Err(TrainError::Interrupted(Box::new(self.run.checkpoint()))),
+            false => Ok(()),
+        }
+    }
+}
+
 /// How a run ended.
 pub(crate) type End = Result<Learned, TrainError>;
 
 impl<'a, K> Pack<'a, K> {
-    /// Without a member. At most `positions` latent positions go into one pass.
-    pub(crate) fn new(positions: usize) -> Self {
-        Self { members: Vec::new(), positions }
+    /// Without a member. `crew` measures its samples; at most `positions` latent positions go into one pass.
+    pub(crate) fn new(positions: usize, crew: Crew) -> Self {
+        Self { members: Vec::new(), positions, crew }
     }
 
     /// Takes part from the next step on. `key` says whose run it is when it ends.
@@ -43,9 +56,22 @@ impl<'a, K> Pack<'a, K> {
         self.members.retain(|member| wanted(&member.key));
     }
 
+    /// How long it may be left alone while it has no member; none: for ever. Then [`Pack::idle`].
+    pub(crate) fn silence(&self) -> Option<Duration> {
+        self.crew.silence()
+    }
+
+    /// Does what there is to do without a member.
+    pub(crate) fn idle(&mut self) {
+        self.crew.idle(self.positions);
+    }
+
     /// One step of every run: measures those whose evaluation is due, lets those go that are done or asked to stop, and moves
-    /// the others. Gives back the runs that ended, whatever the reason, and how.
+    /// the others. Gives back the runs that ended, whatever the reason, and how. Where ranks are missing, nothing but stopping happens.
     pub(crate) fn step(&mut self) -> Vec<(K, End)> {
+        if !self.crew.ready(self.positions) {
+            return self.each(|member| member.heed().map(|()| None));
+        }
         let mut ended = self.evaluate();
         ended.extend(self.settle());
         ended.extend(self.learn());
@@ -55,7 +81,10 @@ impl<'a, K> Pack<'a, K> {
     fn evaluate(&mut self) -> Vec<(K, End)> {
         let due = self.members.iter().filter(|member| member.run.evaluation_due());
         let asked: Vec<_> = due.map(|member| member.run.evaluation()).collect();
-        let mut losses = pass::losses(&asked, self.positions).into_iter();
+        let mut losses = match self.crew.losses(&asked, self.positions) {
+            Ok(losses) => losses.into_iter(),
+            Err(lost) => return self.abandon(&lost),
+        };
         self.each(|Member { run, observer, .. }| {
             if run.evaluation_due()
                 && let Some(loss) = losses.next()
@@ -67,23 +96,24 @@ impl<'a, K> Pack<'a, K> {
     }
 
     fn settle(&mut self) -> Vec<(K, End)> {
-        self.each(|Member { run, observer, .. }| {
+        self.each(|member| {
+            let Member { run, observer, .. } = member;
             if let Some(reason) = run.finished() {
                 return run.learned(reason).map(Some);
             }
             if let Some(checkpoint) = run.due_checkpoint() {
                 observer.checkpoint(checkpoint);
             }
-            match observer.proceed().is_break() {
-                true => Err(TrainError::Interrupted(Box::new(run.checkpoint()))),
-                false => Ok(None),
-            }
+            member.heed().map(|()| None)
         })
     }
 
     fn learn(&mut self) -> Vec<(K, End)> {
         let asked: Vec<_> = self.members.iter().map(|member| member.run.training()).collect();
-        let mut measured = pass::gradients(&asked, self.positions).into_iter();
+        let mut measured = match self.crew.gradients(&asked, self.positions) {
+            Ok(measured) => measured.into_iter(),
+            Err(lost) => return self.abandon(&lost),
+        };
         self.each(|Member { run, observer, .. }| {
             if let Some(measured) = measured.next() {
                 let (loss, gradient) = measured?;
@@ -92,6 +122,12 @@ impl<'a, K> Pack<'a, K> {
             }
             Ok(None)
         })
+    }
+
+    /// Ends every run, since what measured them is lost.
+    fn abandon(&mut self, lost: &TrainError) -> Vec<(K, End)> {
+        let why = |member: Member<'a, K>| (member.key, Err(lost.of_all()));
+        self.members.drain(..).map(why).collect()
     }
 
     /// Does something with every run, in order; those that it ends leave, by what they learned or an error.

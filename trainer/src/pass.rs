@@ -6,13 +6,14 @@
 //! subject nor where the samples are cut into passes shows in its numbers.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, Var, bail};
 use likeness_diffusion::{BaseModel, Prompt};
 use tracing::warn;
 
-use crate::{Lesson, draws::Sample};
+use crate::{Lesson, draws::Sample, lesson::Batch};
 
 /// Latent positions of one pass: 16 samples of 16×16 latents, 1 of 64×64. Memory grows with them. On avatar-tiny and two cores
 /// the time of a sample fell up to here and rose beyond.
@@ -23,43 +24,53 @@ pub(crate) struct Ask<'a> {
     pub(crate) lesson: &'a Lesson,
     /// Row-major `(vectors, width)`.
     pub(crate) rows: Vec<f32>,
-    /// At least one.
+    /// What the samples are of.
+    pub(crate) batch: Batch,
     pub(crate) samples: Vec<Sample>,
+    /// Samples of the whole batch, which means are over; more than there are here where other ranks have the rest.
+    pub(crate) whole: usize,
 }
 
-/// Mean loss of each subject's samples, and its gradient with respect to the subject's rows. A subject that cannot be
-/// measured fails alone. At most `positions` latent positions go into one pass.
+impl Ask<'_> {
+    /// Some of the samples, as a part of the same means.
+    pub(crate) fn part(&self, samples: Range<usize>) -> Self {
+        Self { rows: self.rows.clone(), samples: self.samples[samples].to_vec(), ..*self }
+    }
+}
+
+/// Mean loss of each subject's samples, and its gradient with respect to the subject's rows; of a part of a batch, its part of
+/// the means. A subject that cannot be measured fails alone. At most `positions` latent positions go into one pass.
 pub(crate) fn gradients(asked: &[Ask<'_>], positions: usize) -> Vec<Result<(f32, Vec<f32>)>> {
     each(asked, |asked| {
-        let mut sums: Vec<_> = asked.iter().map(|ask| (Mean::default(), vec![0.0; ask.rows.len()])).collect();
+        let mut sums: Vec<_> = asked.iter().map(|ask| (0.0, vec![0.0; ask.rows.len()])).collect();
         for places in cut(asked, positions) {
             let pass = Pass { asked, places };
             let (losses, gradients) = pass.gradients()?;
             for ((place, loss), gradient) in pass.places.iter().zip(losses).zip(gradients) {
-                let (mean, sum) = &mut sums[place.ask];
-                mean.add(loss);
+                let (losses, sum) = &mut sums[place.ask];
+                *losses += f64::from(loss);
                 sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
             }
         }
-        let mean = |(loss, mut gradient): (Mean, Vec<f32>)| {
-            gradient.iter_mut().for_each(|g| *g /= loss.count as f32);
-            (loss.value(), gradient)
+        let mean = |(ask, (losses, mut gradient)): (&Ask<'_>, (f64, Vec<f32>))| {
+            gradient.iter_mut().for_each(|g| *g /= ask.whole as f32);
+            (mean(losses, ask), gradient)
         };
-        Ok(sums.into_iter().map(mean).collect())
+        Ok(asked.iter().zip(sums).map(mean).collect())
     })
 }
 
 /// Mean loss of each subject's samples, as [`gradients`] but without the way back.
 pub(crate) fn losses(asked: &[Ask<'_>], positions: usize) -> Vec<Result<f32>> {
     each(asked, |asked| {
-        let mut means = vec![Mean::default(); asked.len()];
+        let mut sums = vec![0.0; asked.len()];
         for places in cut(asked, positions) {
             let pass = Pass { asked, places };
             for (place, loss) in pass.places.iter().zip(pass.losses()?) {
-                means[place.ask].add(loss);
+                sums[place.ask] += f64::from(loss);
             }
         }
-        Ok(means.iter().map(Mean::value).collect())
+        Ok(asked.iter().zip(sums).map(|(ask, sum)| mean(sum, ask)).collect())
     })
 }
 
@@ -76,21 +87,8 @@ fn each<T>(asked: &[Ask<'_>], measure: impl Fn(&[Ask<'_>]) -> Result<Vec<T>>) ->
     }
 }
 
-#[derive(Clone, Copy, Default)]
-struct Mean {
-    sum: f64,
-    count: usize,
-}
-
-impl Mean {
-    fn add(&mut self, loss: f32) {
-        self.sum += f64::from(loss);
-        self.count += 1;
-    }
-
-    fn value(&self) -> f32 {
-        (self.sum / self.count as f64) as f32
-    }
+fn mean(sum: f64, ask: &Ask<'_>) -> f32 {
+    (sum / ask.whole as f64) as f32
 }
 
 /// A sample, by the numbers of its subject and of itself.

@@ -7,6 +7,7 @@ use tracing::info;
 
 use crate::{
     Checkpoint, CheckpointError, Learned, Lesson, StopRule, TrainError,
+    lesson::Batch,
     optimizer::{Optimizer, REFERENCE_BATCH, effective_rate},
     pass::Ask,
 };
@@ -96,7 +97,7 @@ impl Run {
 
     /// What an evaluation measures.
     pub(crate) fn evaluation(&self) -> Ask<'_> {
-        self.lesson.evaluation(self.optimizer.rows())
+        self.lesson.ask(Batch::Evaluation, self.optimizer.rows())
     }
 
     /// Takes an evaluation in and keeps the rows when they are the best so far.
@@ -132,7 +133,7 @@ impl Run {
 
     /// What the next step measures.
     pub(crate) fn training(&self) -> Ask<'_> {
-        self.lesson.training(self.step, self.optimizer.rows())
+        self.lesson.ask(Batch::Step(self.step), self.optimizer.rows())
     }
 
     /// Moves the rows one step; leaves them as they were when something is not finite.

@@ -7,7 +7,8 @@ use candle_core::Tensor;
 use likeness_proto::{Evaluation, StopReason};
 
 use crate::{
-    Checkpoint, Lesson, TrainError,
+    Checkpoint, Group, Lesson, TrainError,
+    group::Crew,
     pack::{End, Pack},
     pass::PASS_POSITIONS,
     run::Run,
@@ -114,9 +115,27 @@ pub fn train_packed<'a>(
     entries: impl IntoIterator<Item = Entry<'a>>,
     packing: Packing,
 ) -> Vec<Result<Learned, TrainError>> {
+    train_all(entries, packing, Crew::Alone)
+}
+
+/// As [`train_packed`], with all ranks of `group` at it, which are waited for. The rounding of one sum apart, each subject learns what it
+/// learns alone.
+pub fn train_in_group<'a>(
+    entries: impl IntoIterator<Item = Entry<'a>>,
+    packing: Packing,
+    group: Group,
+) -> Vec<Result<Learned, TrainError>> {
+    train_all(entries, packing, Crew::new(Some(group)))
+}
+
+fn train_all<'a>(
+    entries: impl IntoIterator<Item = Entry<'a>>,
+    packing: Packing,
+    crew: Crew,
+) -> Vec<Result<Learned, TrainError>> {
     let mut waiting = entries.into_iter().enumerate();
     let mut ends: Vec<(usize, End)> = Vec::new();
-    let mut pack = Pack::new(packing.positions);
+    let mut pack = Pack::new(packing.positions, crew);
     loop {
         while pack.len() < packing.slots.get()
             && let Some((place, Entry { lesson, from, observer })) = waiting.next()

@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 use tracing::{Span, info, warn};
 
 use crate::{
-    Checkpoint, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, run::Run,
+    Checkpoint, Group, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, run::Run,
 };
 use saver::Saver;
 use watcher::Watcher;
@@ -34,11 +34,13 @@ pub struct Options {
     pub device: Device,
     /// Latent positions that go through the network at once, at most; see [`Packing::positions`].
     pub positions: usize,
+    /// The ranks that learn together under this trainer; none: this process does by itself.
+    pub group: Option<Group>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, positions: Packing::default().positions }
+        Self { device: Device::Cpu, positions: Packing::default().positions, group: None }
     }
 }
 
@@ -46,7 +48,12 @@ impl Trainer {
     /// A trainer of subjects on `model`.
     #[must_use]
     pub fn new(model: Arc<BaseModel>, options: Options) -> Self {
-        Self { model, engine: Engine::new(options.positions), options, preparing: Mutex::new(()) }
+        Self {
+            model,
+            engine: Engine::new(options.positions, options.group.clone()),
+            options,
+            preparing: Mutex::new(()),
+        }
     }
 }
 

@@ -45,7 +45,7 @@ fn asked(ask: impl FnMut() + Send + 'static) -> Box<dyn Observer + Send> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_fails_all_runs_under_way_and_the_next_one_gets_a_fresh_thread() {
-    let (model, engine) = (model(), Engine::new(8192));
+    let (model, engine) = (model(), Engine::new(8192, None));
     let joined = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&joined);
     let panics = asked(move || assert!(!seen.load(Ordering::Relaxed), "on purpose"));
@@ -61,7 +61,7 @@ async fn a_panic_fails_all_runs_under_way_and_the_next_one_gets_a_fresh_thread()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_that_nobody_waits_for_leaves_the_pack() {
-    let (model, engine) = (model(), Arc::new(Engine::new(8192)));
+    let (model, engine) = (model(), Arc::new(Engine::new(8192, None)));
     let (held, gone) = oneshot::channel::<()>();
     let (begin, began) = oneshot::channel();
     let mut begin = Some(begin);
@@ -79,7 +79,7 @@ async fn a_run_that_nobody_waits_for_leaves_the_pack() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_thread_ends_with_the_engine() {
     thread_local! { static HELD: RefCell<Option<oneshot::Sender<()>>> = const { RefCell::new(None) } }
-    let engine = Engine::new(8192);
+    let engine = Engine::new(8192, None);
     let (held, gone) = oneshot::channel();
     let mut held = Some(held);
     let observer = asked(move || HELD.with_borrow_mut(|slot| *slot = slot.take().or(held.take())));

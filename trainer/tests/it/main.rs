@@ -5,6 +5,8 @@ mod common;
 #[cfg(test)]
 mod packing;
 #[cfg(test)]
+mod ranks;
+#[cfg(test)]
 mod task;
 #[cfg(test)]
 mod training;

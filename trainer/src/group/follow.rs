@@ -1,0 +1,126 @@
+//! A rank that another leads.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use likeness_diffusion::BaseModel;
+use likeness_proto::{Refusal, Secret, v1, v1::announcement::Task as Announced};
+use tokio::task::{JoinSet, spawn_blocking};
+use tonic::transport::Endpoint;
+use tracing::{info, warn};
+
+use super::{
+    share::{Placement, Task, measure},
+    wire,
+};
+use crate::{
+    Lesson, TrainError,
+    collective::{Collective, JoinError, Remote, Terms},
+};
+
+/// Between two attempts to join.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// The ranks of one process in a group that another leads.
+#[derive(Clone, Debug)]
+pub struct Follower {
+    /// Where the leader listens.
+    pub leader: Endpoint,
+    /// What is presented there.
+    pub token: Secret,
+    /// Of each own rank, on its device; at least one.
+    pub models: Vec<Arc<BaseModel>>,
+    /// Which rank the first of them is.
+    pub first: usize,
+    /// Ranks of the whole group.
+    pub size: usize,
+    /// Who keeps a call waiting longer than this is lost.
+    pub limit: Duration,
+    /// Latent positions that go through the network at once, at most; see [`Packing::positions`](crate::Packing::positions).
+    pub positions: usize,
+}
+
+/// Measures what the group's leader announces, in one group after the other, until this is dropped. A leader that does not answer is
+/// waited for.
+///
+/// # Errors
+/// When the leader refuses a rank.
+pub async fn follow(follower: Follower) -> Result<Infallible, Refusal> {
+    let mut ranks = JoinSet::new();
+    for (place, model) in follower.models.iter().enumerate() {
+        ranks.spawn(serve(follower.clone(), follower.first + place, Arc::clone(model)));
+    }
+    match ranks.join_next().await {
+        Some(Ok(refused)) => refused,
+        Some(Err(panicked)) => Err(Refusal::internal(format!("a rank has ended unexpectedly: {panicked}"))),
+        None => Err(Refusal::invalid("a follower without ranks follows nobody")),
+    }
+}
+
+async fn serve(follower: Follower, rank: usize, model: Arc<BaseModel>) -> Result<Infallible, Refusal> {
+    let Follower { leader, token, size, limit, positions, .. } = follower;
+    let terms = Terms::of(&model, size);
+    let mut told = None;
+    loop {
+        match Remote::join(leader.clone(), &token, &terms, rank, limit).await {
+            Ok(mut end) => {
+                info!(rank, "joined the group");
+                told = None;
+                let model = Arc::clone(&model);
+                let ended = spawn_blocking(move || obey(&mut end, &model, positions)).await;
+                let why = ended.map_or_else(|panic| panic.to_string(), |Err(error)| error.to_string());
+                warn!(rank, why, "group has ended, joining again");
+            }
+            Err(JoinError::Refused(refusal)) => return Err(refusal),
+            Err(JoinError::Unanswered(why)) if told.as_ref() != Some(&why) => {
+                warn!(rank, why, "not in the group yet, trying again");
+                told = Some(why);
+            }
+            Err(JoinError::Unanswered(_)) => {}
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Measures what rank 0 announces until the group ends.
+pub(super) fn obey(
+    end: &mut dyn Collective,
+    model: &Arc<BaseModel>,
+    positions: usize,
+) -> Result<Infallible, TrainError> {
+    let mut lessons = HashMap::new();
+    loop {
+        let mut told = Vec::new();
+        end.broadcast(&mut told)?;
+        match wire::announced(&told)? {
+            Announced::Idle(v1::Nothing {}) => {}
+            Announced::Lesson(lesson) => {
+                lessons.insert(lesson.number, wire::lesson_of(lesson, model)?);
+            }
+            Announced::Measurement(measurement) => take_part(end, &mut lessons, measurement, positions)?,
+        }
+    }
+}
+
+fn take_part(
+    end: &mut dyn Collective,
+    lessons: &mut HashMap<u64, Lesson>,
+    measurement: v1::Measurement,
+    positions: usize,
+) -> Result<(), TrainError> {
+    let v1::Measurement { gradients, spread, subjects } = measurement;
+    let placement = if spread { Placement::Spread } else { Placement::Split };
+    if gradients {
+        lessons.retain(|number, _| subjects.iter().any(|subject| subject.lesson == *number));
+    }
+    let known = |subject: v1::SubjectAsk| {
+        let lesson = lessons.get(&subject.lesson);
+        let lesson = lesson.ok_or_else(|| wire::garbled(&format!("lesson {} is unknown", subject.lesson)))?;
+        Ok(wire::ask_of(subject, lesson))
+    };
+    let asked = subjects.into_iter().map(known).collect::<Result<Vec<_>, TrainError>>()?;
+    measure(end, &asked, Task { gradients, placement, positions })?;
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! One subject on several ranks: what it learns is what it learns on one, but for the rounding of a sum.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::common::{MODEL, bits, resolve, subject_of, wire};
+use likeness_proto::{Parameterization, v1};
+use likeness_trainer::{Entry, Group, Learned, Lesson, Packing, Placement, train, train_in_group};
+
+const STEPS: u32 = 50;
+
+/// Half-size photos, so that it takes seconds.
+fn lesson(batch: u32) -> Lesson {
+    let side = MODEL.native_size() / 2;
+    let spec = resolve(v1::TrainSpec {
+        max_steps: Some(STEPS),
+        batch_size: Some(batch),
+        resolution: Some(side as u32),
+        evaluate_every: Some(STEPS),
+        checkpoint_every: Some(1000),
+        ..wire(Parameterization::Direction, 2, Some(0.05))
+    });
+    Lesson::new(&MODEL, &subject_of("subject-02", 4, false, side), &spec).unwrap()
+}
+
+fn on(ranks: usize, placement: Placement, lesson: &Lesson) -> Learned {
+    let group = Group::new(vec![Arc::clone(&MODEL); ranks], 0, Duration::from_secs(60), placement);
+    let only = [Entry { lesson, from: None, observer: &mut () }];
+    train_in_group(only, Packing::default(), group).swap_remove(0).unwrap()
+}
+
+fn rows(learned: &Learned) -> Vec<f32> {
+    learned.rows.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn fifty_steps_have_the_losses_of_one_rank_on_two_three_and_four() {
+    for (batch, ranks) in [(4, &[2, 3, 4][..]), (5, &[3])] {
+        let lesson = lesson(batch);
+        let alone = train(&lesson, None, &mut ()).unwrap();
+        for &ranks in ranks {
+            let together = on(ranks, Placement::Split, &lesson);
+            assert_eq!((together.steps, together.evaluations.len()), (alone.steps, alone.evaluations.len()));
+            let losses = largest_difference(&together.losses, &alone.losses);
+            let drift = largest_difference(&rows(&together), &rows(&alone));
+            println!("{batch} samples on {ranks} ranks, {STEPS} steps: losses {losses:.1e} apart, vectors {drift:.1e}");
+            assert!(losses < 1e-4, "{losses} on {ranks} ranks");
+        }
+    }
+}
+
+#[test]
+fn the_same_ranks_give_the_same_bits_and_whole_subjects_those_of_one_rank() {
+    let lesson = lesson(2);
+    let alone = bits(&train(&lesson, None, &mut ()).unwrap());
+    let split = bits(&on(3, Placement::Split, &lesson));
+    assert_eq!(bits(&on(3, Placement::Split, &lesson)), split);
+    assert_eq!(bits(&on(2, Placement::Spread, &lesson)), alone);
+}
