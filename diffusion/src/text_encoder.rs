@@ -1,5 +1,6 @@
 //! CLIP's text encoder, with a splice for learned rows.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{Device, Result, Tensor, bail};
@@ -13,6 +14,7 @@ use crate::ops::glue::{Splice, splice};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::tape::{Value, frozen};
+use crate::stored::Stored;
 use crate::tokenizer::Prompt;
 use crate::weights::{Scope, WeightFile, weight_file};
 
@@ -24,7 +26,7 @@ const HARMLESS: &[&str] = &["text_model.embeddings.position_ids"];
 pub struct TextEncoder {
     config: TextConfig,
     /// `(vocabulary, d)`.
-    tokens: Vec<f32>,
+    tokens: Stored,
     /// `(positions, d)`.
     positions: Vec<f32>,
     layers: Vec<Layer>,
@@ -44,7 +46,7 @@ impl TextEncoder {
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");
-        let tokens = embeddings.take("token_embedding.weight", &[config.vocab_size, d])?;
+        let tokens = embeddings.stored("token_embedding.weight", &[config.vocab_size, d])?;
         let positions = embeddings.take("position_embedding.weight", &[config.max_position_embeddings, d])?;
         let layers = root.pp("encoder").pp("layers");
         let layers: std::result::Result<Vec<_>, _> =
@@ -90,15 +92,16 @@ impl TextEncoder {
     /// # Errors
     /// An id that the table does not have.
     pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
-        let rows: Result<Vec<&[f32]>> = ids.iter().map(|id| self.row(*id)).collect();
+        let rows: Result<Vec<_>> = ids.iter().map(|id| self.row(*id)).collect();
         Tensor::from_vec(rows?.concat(), (ids.len(), self.width()), &self.device)
     }
 
-    fn row(&self, id: u32) -> Result<&[f32]> {
-        match self.tokens.chunks_exact(self.width()).nth(id as usize) {
-            Some(row) => Ok(row),
-            None => bail!("token {id} is not in the table of {} rows", self.vocabulary()),
+    fn row(&self, id: u32) -> Result<Cow<'_, [f32]>> {
+        let (row, d) = (id as usize, self.width());
+        if row >= self.vocabulary() {
+            bail!("token {id} is not in the table of {} rows", self.vocabulary());
         }
+        Ok(self.tokens.get(row * d..(row + 1) * d))
     }
 
     /// The context `(77, d)` of one prompt; as [`Self::forward`], whose bits it has.
@@ -163,9 +166,9 @@ impl TextEncoder {
     }
 }
 
-fn median_norm(table: &[f32], width: usize) -> f32 {
-    let mut norms: Vec<f32> =
-        table.chunks_exact(width).map(|row| row.iter().map(|x| x * x).sum::<f32>().sqrt()).collect();
+fn median_norm(table: &Stored, width: usize) -> f32 {
+    let norm = |first| table.get(first..first + width).iter().map(|x| x * x).sum::<f32>().sqrt();
+    let mut norms: Vec<f32> = (0..table.len()).step_by(width).map(norm).collect();
     norms.sort_by(f32::total_cmp);
     norms.get(norms.len() / 2).copied().unwrap_or_default()
 }

@@ -17,7 +17,7 @@ use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::stored::Float;
+use crate::stored::{Float, Stored};
 
 /// An open safetensors file that remembers which of its tensors were taken.
 pub(crate) struct WeightFile {
@@ -145,40 +145,45 @@ impl Scope<'_> {
         self.file.metadata.info(&format!("{}{name}", self.prefix)).is_some()
     }
 
-    /// Takes a tensor as f32.
-    pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+    /// Takes a tensor, in f16 if that is how it is stored.
+    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
         let io = |source| LoadError::Io { path: self.file.path.clone(), source };
         let (float, bytes) = self.file.place(format!("{}{name}", self.prefix), shape)?;
         float.read(&self.file.file, &bytes).map_err(io)
     }
 
+    /// Takes a tensor as f32.
+    pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
+        Ok(self.stored(name, shape)?.into_single())
+    }
+
     /// A linear layer with a bias.
     pub(crate) fn linear(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        Ok(Linear::new(&self.take("weight", &[outputs, inputs])?, Some(bias), inputs, outputs))
+        Ok(Linear::new(self.stored("weight", &[outputs, inputs])?, Some(bias), inputs, outputs))
     }
 
     /// A 1×1 convolution with a bias, which is a linear layer over channels.
     pub(crate) fn pointwise(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        Ok(Linear::new(&self.take("weight", &[outputs, inputs, 1, 1])?, Some(bias), inputs, outputs))
+        Ok(Linear::new(self.stored("weight", &[outputs, inputs, 1, 1])?, Some(bias), inputs, outputs))
     }
 
     /// The linear layers `names` of one input as a single layer, their outputs of `each` channels side by side.
     pub(crate) fn fused(&self, names: &[&str], inputs: usize, each: usize, bias: bool) -> Result<Linear, LoadError> {
-        let all = |what: &str, shape: &[usize]| -> Result<Vec<f32>, LoadError> {
-            let parts: Result<Vec<_>, _> = names.iter().map(|name| self.pp(name).take(what, shape)).collect();
-            Ok(parts?.concat())
+        let all = |what: &str, shape: &[usize]| -> Result<Stored, LoadError> {
+            let parts: Result<Vec<_>, _> = names.iter().map(|name| self.pp(name).stored(what, shape)).collect();
+            Ok(Stored::concat(parts?))
         };
-        let bias = if bias { Some(all("bias", &[each])?) } else { None };
-        Ok(Linear::new(&all("weight", &[each, inputs])?, bias, inputs, names.len() * each))
+        let bias = if bias { Some(all("bias", &[each])?.into_single()) } else { None };
+        Ok(Linear::new(all("weight", &[each, inputs])?, bias, inputs, names.len() * each))
     }
 
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
         let bias = self.take("bias", &[outputs])?;
-        let weight = self.take("weight", &[outputs, inputs, 3, 3])?;
-        Ok(Conv3x3::new(&weight, bias, (inputs, outputs), stride, self.file.arithmetic))
+        let weight = self.stored("weight", &[outputs, inputs, 3, 3])?;
+        Ok(Conv3x3::new(weight, bias, (inputs, outputs), stride, self.file.arithmetic))
     }
 
     /// A layer norm.

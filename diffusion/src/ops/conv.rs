@@ -13,6 +13,7 @@ use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, Pictures, Tile};
 use super::{to_vec, values};
+use crate::stored::Stored;
 
 /// The smaller sides of a picture from which F(2×2) and F(4×4) are quicker than the direct way: below, too few tiles share the
 /// transform of the weights. Never the number of pictures: a picture must not depend on its company.
@@ -93,13 +94,13 @@ impl Weights {
 impl Conv3x3 {
     /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
     pub(crate) fn new(
-        weight: &[f32],
+        weight: impl Into<Stored>,
         bias: Vec<f32>,
         (inputs, outputs): (usize, usize),
         stride: Stride,
         arithmetic: Arithmetic,
     ) -> Self {
-        let taps = Panels::taps(weight, 9, inputs, outputs);
+        let taps = Panels::taps(&weight.into(), 9, inputs, outputs);
         Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic }))
     }
 
@@ -307,7 +308,7 @@ mod tests {
     use super::*;
 
     fn conv(weight: Vec<f32>, bias: Vec<f32>, channels: (usize, usize), stride: Stride) -> Conv3x3 {
-        Conv3x3::new(&weight, bias, channels, stride, Arithmetic::Fast)
+        Conv3x3::new(weight, bias, channels, stride, Arithmetic::Fast)
     }
 
     /// candle's own convolution, over `(b, h, w, c)`.
@@ -347,7 +348,7 @@ mod tests {
         let (weight, x) = (noise(1, &[16, 16, 3, 3]), noise(3, &[1, 32, 32, 16]));
         let by = |arithmetic| {
             let weight = to_vec(&weight).unwrap();
-            let frozen = Conv3x3::new(&weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
+            let frozen = Conv3x3::new(weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
             frozen.forward(&constant(&x)).unwrap().tensor().clone()
         };
         let want = reference(&x, &weight, &noise(2, &[16]).zeros_like().unwrap(), Stride::One).unwrap();

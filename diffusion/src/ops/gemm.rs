@@ -135,26 +135,33 @@ impl<'a> Right<'a> {
         }
     }
 
+    /// True if the kernel can read its panels as they lie.
+    fn lies_ready(&self) -> bool {
+        matches!(self, Self::Panels(panels, _) if panels.are_single())
+    }
+
     /// Where the next panel begins, unless it is packed first.
     fn next(&self, panel: usize, depth: Range<usize>) -> &[f32] {
         match *self {
-            Self::Panels(panels, (first, count)) if (panel + 1) * LANES < count => {
-                panels.rows(first / LANES + panel + 1, depth)
+            Self::Panels(panels, (first, count)) if (panel + 1) * LANES < count && self.lies_ready() => {
+                panels.rows(first / LANES + panel + 1, depth, &mut [])
             }
             _ => &[],
         }
     }
 
-    /// Rows `depth` of panels, `(panels, rows, LANES)`, unless they lie in that order already.
+    /// Rows `depth` of panels, `(panels, rows, LANES)`, unless they lie ready.
     fn pack(&self, group: Range<usize>, depth: Range<usize>, scratch: &mut Scratch) {
-        if let Self::Panels(..) = self {
+        if self.lies_ready() {
             return;
         }
         let len = depth.len().next_multiple_of(LANES) * LANES;
         let scratch = scratch.values(group.len() * len);
         for (panel, out) in group.zip(scratch.chunks_exact_mut(len.max(1))) {
             match *self {
-                Self::Panels(..) => {}
+                Self::Panels(panels, (first, _)) => {
+                    panels.rows(first / LANES + panel, depth.clone(), out);
+                }
                 Self::Values(matrix) => pack(&mut out[..depth.len() * LANES], matrix, panel, depth.clone()),
                 Self::Turned(panels, (first, count)) => {
                     let rows = first + panel * LANES..first + count.min((panel + 1) * LANES);
@@ -170,7 +177,7 @@ impl<'a> Right<'a> {
     /// Rows `depth` of a panel, `(rows, LANES)`; `packed` is the first panel in it and what [`Self::pack`] has written.
     fn panel<'b>(&'b self, panel: usize, depth: Range<usize>, packed: (usize, &'b [f32])) -> &'b [f32] {
         match *self {
-            Self::Panels(panels, (first, _)) => panels.rows(first / LANES + panel, depth),
+            Self::Panels(panels, (first, _)) if self.lies_ready() => panels.rows(first / LANES + panel, depth, &mut []),
             _ => {
                 let (first, values) = packed;
                 &values[(panel - first) * depth.len().next_multiple_of(LANES) * LANES..][..depth.len() * LANES]

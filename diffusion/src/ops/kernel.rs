@@ -30,7 +30,7 @@ pub(super) struct Strip<'a> {
 
 /// Asks for the cache line of a value.
 #[inline(always)]
-pub(super) fn fetch(value: &f32) {
+pub(super) fn fetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     // SAFETY: a hint that reads nothing; SSE, which has it, is part of every x86-64.

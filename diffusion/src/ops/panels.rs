@@ -2,39 +2,45 @@
 
 use std::ops::Range;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::gemm::Matrix;
 use super::kernel::{LANES, fetch};
 use super::simd::vectorised;
+use crate::stored::Stored;
 
 /// A square of values, row by row.
 pub(super) const BLOCK: usize = LANES * LANES;
 
 /// A matrix cut into panels; the last is filled up with zeros.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Panels {
     /// `(panels, rows, LANES)`.
-    values: Vec<f32>,
+    values: Stored,
     rows: usize,
     columns: usize,
 }
 
+impl Default for Panels {
+    fn default() -> Self {
+        Self { values: Stored::Single(Vec::new()), rows: 0, columns: 0 }
+    }
+}
+
 impl Panels {
     /// The matrix of `columns` columns whose transpose is `values`, row by row: a checkpoint's `(outputs, inputs)`.
-    pub(crate) fn transposed(values: &[f32], rows: usize, columns: usize) -> Self {
-        let mut panels = vec![0.0; columns.div_ceil(LANES) * rows * LANES];
-        let matrix = Matrix::packed(values, columns, rows).transposed();
-        let each = panels.par_chunks_exact_mut((rows * LANES).max(1)).enumerate();
-        each.for_each(|(panel, out)| pack(out, matrix, panel, 0..rows));
-        Self { values: panels, rows, columns }
+    pub(crate) fn transposed(values: &Stored, rows: usize, columns: usize) -> Self {
+        Self::filled(values, rows, columns, |panel, values| {
+            let matrix = Matrix::packed(values, values.len() / rows, rows).transposed();
+            pack(panel, matrix, 0, 0..rows);
+        })
     }
 
     /// The taps of a filter `(outputs, inputs, taps)` as a matrix `(taps · inputs, outputs)`.
-    pub(crate) fn taps(filter: &[f32], taps: usize, inputs: usize, outputs: usize) -> Self {
-        let mut values = vec![0.0; outputs.div_ceil(LANES) * taps * inputs * LANES];
-        let filters = filter.par_chunks(LANES * inputs * taps);
-        values.par_chunks_exact_mut(taps * inputs * LANES).zip(filters).for_each(|(panel, filters)| {
+    pub(crate) fn taps(filter: &Stored, taps: usize, inputs: usize, outputs: usize) -> Self {
+        Self::filled(filter, taps * inputs, outputs, |panel, filters| {
             for first in (0..inputs).step_by(LANES) {
                 let count = LANES.min(inputs - first); // so few that their rows of every tap stay in the cache
                 for (lane, filter) in filters.chunks_exact(inputs * taps).enumerate() {
@@ -46,17 +52,51 @@ impl Panels {
                     }
                 }
             }
-        });
-        Self { values, rows: taps * inputs, columns: outputs }
+        })
+    }
+
+    /// A matrix whose columns follow each other in `values`, in their precision: `put` writes a panel of them to zeros.
+    fn filled(values: &Stored, rows: usize, columns: usize, put: impl Fn(&mut [f32], &[f32]) + Sync) -> Self {
+        assert_eq!(values.len(), rows * columns, "values of {columns} columns");
+        let (len, all) = ((rows * LANES).max(1), columns.div_ceil(LANES) * rows * LANES);
+        let values = match values {
+            Stored::Single(values) => {
+                let mut panels = vec![0.0; all];
+                let each = panels.par_chunks_exact_mut(len).zip(values.par_chunks(len));
+                each.for_each(|(panel, values)| put(panel, values));
+                Stored::Single(panels)
+            }
+            Stored::Half(values) => {
+                let mut panels = vec![f16::ZERO; all];
+                let each = panels.par_chunks_exact_mut(len).zip(values.par_chunks(len));
+                each.for_each_init(
+                    || (vec![0.0; len], vec![0.0; len]),
+                    |(panel, wide), (half, values)| {
+                        let wide = &mut wide[..values.len()];
+                        values.convert_to_f32_slice(wide);
+                        panel.fill(0.0);
+                        put(panel, wide);
+                        half.convert_from_f32_slice(panel);
+                    },
+                );
+                Stored::Half(panels)
+            }
+        };
+        Self { values, rows, columns }
     }
 
     /// Takes the values of `matrix`, in the memory of those it had.
     pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
         (self.rows, self.columns) = matrix.sizes();
         let len = self.rows * LANES;
-        self.values.resize(self.columns.div_ceil(LANES) * len, 0.0);
-        let panels = self.values.chunks_exact_mut(len.max(1)).enumerate();
+        let mut values = match std::mem::replace(&mut self.values, Stored::Single(Vec::new())) {
+            Stored::Single(values) => values,
+            Stored::Half(_) => Vec::new(),
+        };
+        values.resize(self.columns.div_ceil(LANES) * len, 0.0);
+        let panels = values.chunks_exact_mut(len.max(1)).enumerate();
         panels.for_each(|(panel, values)| pack(values, matrix, panel, 0..self.rows));
+        self.values = Stored::Single(values);
     }
 
     /// `(rows, columns)`.
@@ -64,9 +104,28 @@ impl Panels {
         (self.rows, self.columns)
     }
 
-    /// Rows `rows` of a panel, `(rows, LANES)`.
-    pub(super) fn rows(&self, panel: usize, rows: Range<usize>) -> &[f32] {
-        &self.values[(panel * self.rows + rows.start) * LANES..][..rows.len() * LANES]
+    /// True if [`Self::rows`] gives them as they lie.
+    pub(super) fn are_single(&self) -> bool {
+        matches!(self.values, Stored::Single(_))
+    }
+
+    /// Rows `rows` of a panel, `(rows, LANES)`, widened into `room` unless they [are single](Self::are_single).
+    #[inline(always)]
+    pub(super) fn rows<'a>(&'a self, panel: usize, rows: Range<usize>, room: &'a mut [f32]) -> &'a [f32] {
+        let place = self.place(panel, rows);
+        match &self.values {
+            Stored::Single(values) => &values[place],
+            Stored::Half(values) => {
+                let room = &mut room[..place.len()];
+                values[place].convert_to_f32_slice(room);
+                room
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn place(&self, panel: usize, rows: Range<usize>) -> Range<usize> {
+        (panel * self.rows + rows.start) * LANES..(panel * self.rows + rows.end) * LANES
     }
 
     /// Asks for rows `rows` of a panel, as far as there are any, before they are read.
@@ -74,21 +133,23 @@ impl Panels {
     pub(super) fn fetch(&self, panel: usize, rows: Range<usize>) {
         if panel * LANES < self.columns {
             let rows = rows.start.min(self.rows)..rows.end.min(self.rows);
-            self.rows(panel, rows).iter().step_by(LANES).for_each(fetch);
+            let place = self.place(panel, rows);
+            match &self.values {
+                Stored::Single(values) => values[place].iter().step_by(LANES).for_each(fetch),
+                Stored::Half(values) => values[place].iter().step_by(2 * LANES).for_each(fetch),
+            }
         }
     }
 
     /// Rows `rows`, at most [`LANES`], of a panel, as columns: `(LANES, LANES)`, filled up with zeros.
     pub(super) fn turned(&self, panel: usize, rows: Range<usize>, out: &mut [f32]) {
-        let square = self.rows(panel, rows);
-        match square.len() {
-            BLOCK => transpose(|row| &square[row * LANES..], out),
-            len => {
-                let mut whole = [0.0; BLOCK];
-                whole[..len].copy_from_slice(square);
-                transpose(|row| &whole[row * LANES..], out);
-            }
+        let (mut room, mut whole) = ([0.0; BLOCK], [0.0; BLOCK]);
+        let mut square = self.rows(panel, rows, &mut room);
+        if square.len() < BLOCK {
+            whole[..square.len()].copy_from_slice(square);
+            square = &whole;
         }
+        transpose(|row| &square[row * LANES..], out);
     }
 }
 
@@ -211,7 +272,8 @@ mod tests {
     fn same(panels: &Panels, rows: usize, columns: usize, value: impl Fn(usize, usize) -> f32) {
         assert_eq!(panels.sizes(), (rows, columns));
         for panel in 0..columns.div_ceil(LANES) {
-            for (i, line) in panels.rows(panel, 0..rows).chunks(LANES).enumerate() {
+            let mut room = vec![0.0; rows * LANES];
+            for (i, line) in panels.rows(panel, 0..rows, &mut room).chunks(LANES).enumerate() {
                 for (j, got) in line.iter().enumerate() {
                     let column = panel * LANES + j;
                     assert_eq!(*got, if column < columns { value(i, column) } else { 0.0 }, "({i}, {column})");
@@ -227,7 +289,9 @@ mod tests {
             let mut panels = Panels::default();
             panels.fill(Matrix::packed(&values, rows, columns));
             same(&panels, rows, columns, |i, j| values[i * columns + j]);
-            same(&Panels::transposed(&values, columns, rows), columns, rows, |i, j| values[j * columns + i]);
+            same(&Panels::transposed(&values.clone().into(), columns, rows), columns, rows, |i, j| {
+                values[j * columns + i]
+            });
         }
     }
 
@@ -236,7 +300,7 @@ mod tests {
         let (inputs, outputs) = (3, 18);
         let filter = counted(outputs * inputs * 9);
         let value = |row: usize, o: usize| filter[(o * inputs + row % inputs) * 9 + row / inputs];
-        same(&Panels::taps(&filter, 9, inputs, outputs), 9 * inputs, outputs, value);
+        same(&Panels::taps(&filter.clone().into(), 9, inputs, outputs), 9 * inputs, outputs, value);
     }
 
     #[test]

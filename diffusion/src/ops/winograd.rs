@@ -102,11 +102,11 @@ impl Filter<'_> {
             let products = products.values(T * T * tiles * to);
             let panels = products.par_chunks_exact_mut(T * T * tiles * LANES).enumerate();
             let scratch = || (Scratch::take(), [0.0; 9 * BLOCK]);
-            panels.for_each_init(scratch, |(points, turned), (panel, products)| {
+            panels.for_each_init(scratch, |(points, room), (panel, products)| {
                 let points = points.values(T * T * depth * LANES);
                 for channels in parts.depths() {
                     for inner in (0..channels.len()).step_by(LANES) {
-                        let taps = self.taps(direction, panel, channels.start + inner, turned);
+                        let taps = self.taps(direction, panel, channels.start + inner, room);
                         let shape = (inner, channels.len());
                         pulp::Arch::new().dispatch(Points::<M, T, F> {
                             out: points,
@@ -137,19 +137,21 @@ impl Filter<'_> {
     }
 
     /// The nine taps between [`LANES`] channels from `channel` on and a panel of results, `(LANES, LANES)` each.
-    fn taps<'a>(&'a self, direction: Direction, panel: usize, channel: usize, turned: &'a mut [f32]) -> [&'a [f32]; 9] {
+    fn taps<'a>(&'a self, direction: Direction, panel: usize, channel: usize, room: &'a mut [f32]) -> [&'a [f32]; 9] {
         let rows = |tap: usize, first: usize| tap * self.inputs + first..tap * self.inputs + first + LANES;
         match direction {
             Direction::Forward => {
                 (0..9).for_each(|tap| self.taps.fetch(panel, rows(tap, channel + LANES)));
-                std::array::from_fn(|tap| self.taps.rows(panel, rows(tap, channel)))
+                let mut rooms = room.chunks_exact_mut(BLOCK);
+                let mut taken = || rooms.next().unwrap_or_default();
+                std::array::from_fn(|tap| self.taps.rows(panel, rows(tap, channel), taken()))
             }
             Direction::Backward => {
-                for (tap, out) in turned.chunks_exact_mut(BLOCK).enumerate() {
+                for (tap, out) in room.chunks_exact_mut(BLOCK).enumerate() {
                     self.taps.fetch(channel / LANES + 1, rows(8 - tap, panel * LANES));
                     self.taps.turned(channel / LANES, rows(8 - tap, panel * LANES), out);
                 }
-                std::array::from_fn(|tap| &turned[tap * BLOCK..][..BLOCK])
+                std::array::from_fn(|tap| &room[tap * BLOCK..][..BLOCK])
             }
         }
     }
@@ -514,7 +516,7 @@ mod tests {
         let weight = to_vec(&noise(1, &[outputs, inputs, 3, 3])).unwrap();
         let x = to_vec(&noise(2, &[p.count, p.height, p.width, from])).unwrap();
         let mut out = vec![0.0; p.count * p.height * p.width * to];
-        let taps = Panels::taps(&weight, 9, inputs, outputs);
+        let taps = Panels::taps(&weight.clone().into(), 9, inputs, outputs);
         Filter { taps: &taps, inputs, outputs }.add_to(tile, &mut out, &x, p, direction);
         let want = by_definition(&x, &weight, p, (from, to), back);
         let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -541,7 +543,7 @@ mod tests {
         let one = Pictures { count: 1, height: 16, width: 16 };
         let (weight, x) = (to_vec(&noise(1, &[16, 16, 3, 3])).unwrap(), to_vec(&noise(2, &[5, 16, 16, 16])).unwrap());
         for tile in [Tile::Two, Tile::Four] {
-            let taps = Panels::taps(&weight, 9, 16, 16);
+            let taps = Panels::taps(&weight.clone().into(), 9, 16, 16);
             let filter = Filter { taps: &taps, inputs: 16, outputs: 16 };
             let mut together = vec![0.0; x.len()];
             filter.add_to(tile, &mut together, &x, Pictures { count: 5, ..one }, Direction::Forward);

@@ -1,6 +1,7 @@
 //! On any shape an op agrees with its plain composition, in values and gradients; see `testing::agree` for the tolerance.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor, Var};
+use half::f16;
 use proptest::prelude::*;
 
 use super::super::activation::{Activation, geglu};
@@ -10,9 +11,11 @@ use super::super::glue::upsample_nearest;
 use super::super::group_norm::{GroupNorm, Then};
 use super::super::layer_norm::LayerNorm;
 use super::super::linear::Linear;
+use super::super::tape::{Value, frozen};
 use super::super::testing::{constant, frozen_agree, noise};
 use super::super::to_vec;
 use super::plain;
+use crate::stored::Stored;
 
 fn stride() -> impl Strategy<Value = Stride> {
     prop_oneof![Just(Stride::One), Just(Stride::Two), Just(Stride::TwoPadEnd)]
@@ -20,6 +23,21 @@ fn stride() -> impl Strategy<Value = Stride> {
 
 fn arithmetic() -> impl Strategy<Value = Arithmetic> {
     prop_oneof![Just(Arithmetic::Fast), Just(Arithmetic::Exact)]
+}
+
+fn halves(shape: &[usize]) -> Stored {
+    Stored::Half(to_vec(&noise(1, shape)).unwrap().into_iter().map(f16::from_f32).collect())
+}
+
+/// Asserts that two ops give the same values and gradients, to the bit.
+fn same_bits(x: &Tensor, ops: [impl Fn(&Value) -> Result<Value> + Sync; 2]) {
+    let [a, b] = ops.map(|op| {
+        let x = Var::from_tensor(x).unwrap();
+        let y = frozen(&x, |x| op(x)).unwrap();
+        let gradient = (&y * noise(4, y.dims())).unwrap().sum_all().unwrap().backward().unwrap();
+        [to_vec(&y).unwrap(), to_vec(gradient.get(&x).unwrap()).unwrap()]
+    });
+    assert!(a == b);
 }
 
 /// A convolution of a picture, with a shift and with a residual, against candle's own.
@@ -30,7 +48,7 @@ fn convolution_agrees(
     arithmetic: Arithmetic,
 ) {
     let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
-    let frozen = Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic);
+    let frozen = Conv3x3::new(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic);
     let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
     frozen_agree(
         std::slice::from_ref(&x),
@@ -70,7 +88,7 @@ proptest! {
             offset = offset.zeros_like().unwrap();
         }
         let own = bias.then(|| to_vec(&offset).unwrap());
-        let frozen = Linear::new(&to_vec(&weight).unwrap(), own, inputs, outputs);
+        let frozen = Linear::new(to_vec(&weight).unwrap(), own, inputs, outputs);
         let (x, residual) = (noise(3, &[2, rows, inputs]), noise(4, &[2, rows, outputs]));
         let want = |a: &[Tensor]| plain::linear(&a[0], &weight, &offset);
         frozen_agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), want);
@@ -81,12 +99,25 @@ proptest! {
     fn fused_projections_give_what_each_gives_alone(rows in 1usize..40, inputs in 1usize..40, each in 1usize..40) {
         let weight = to_vec(&noise(1, &[3 * each, inputs])).unwrap();
         let x = noise(2, &[1, rows, inputs]);
-        let fused = Linear::new(&weight, None, inputs, 3 * each).forward(&constant(&x)).unwrap();
+        let fused = Linear::new(weight.clone(), None, inputs, 3 * each).forward(&constant(&x)).unwrap();
         for (part, own) in weight.chunks_exact(each * inputs).enumerate() {
-            let alone = Linear::new(own, None, inputs, each).forward(&constant(&x)).unwrap();
+            let alone = Linear::new(own.to_vec(), None, inputs, each).forward(&constant(&x)).unwrap();
             let fused = fused.tensor().narrow(2, part * each, each).unwrap();
             prop_assert!(super::super::testing::gap(alone.tensor(), &fused) < 1e-4);
         }
+    }
+
+    #[test]
+    fn halves_give_the_bits_of_the_same_weights_widened(
+        side in 1usize..20, inputs in 1usize..40, outputs in 1usize..40, whole in any::<bool>(), stride in stride(),
+    ) {
+        let (inputs, outputs) = if whole { (16 * inputs.div_ceil(16), 16 * outputs.div_ceil(16)) } else { (inputs, outputs) };
+        let (filter, matrix) = (halves(&[outputs, inputs, 3, 3]), halves(&[outputs, inputs]));
+        let x = noise(3, &[2, side, side, inputs]);
+        let conv = |weight: Stored| Conv3x3::new(weight, vec![0.5; outputs], (inputs, outputs), stride, Arithmetic::Fast);
+        same_bits(&x, [filter.clone(), filter.into_single().into()].map(|w| move |x: &Value| conv(w.clone()).forward(x)));
+        let linear = |weight: Stored| Linear::new(weight, None, inputs, outputs);
+        same_bits(&x, [matrix.clone(), matrix.into_single().into()].map(|w| move |x: &Value| linear(w.clone()).forward(x)));
     }
 
     #[test]
