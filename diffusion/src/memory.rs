@@ -11,6 +11,32 @@ pub fn keep_freed_memory() {
 /// Freed memory that is kept at the end of each of the allocator's heaps.
 pub const KEPT_BYTES: i32 = 1 << 30;
 
+/// `len` zeros for values that stay. The system is asked for large pages, before any is touched: to clear and map 4 GB of weights
+/// page by small page takes longer than to read them.
+pub(crate) fn zeros<T: Copy + Default>(len: usize) -> Vec<T> {
+    let values = vec![T::default(); len];
+    #[cfg(target_os = "linux")]
+    large_pages::ask(&values);
+    values
+}
+
+#[cfg(target_os = "linux")]
+mod large_pages {
+    const LARGE_PAGE: usize = 2 << 20;
+
+    #[allow(unsafe_code)]
+    pub(super) fn ask<T>(values: &[T]) {
+        let place = values.as_ptr_range();
+        let (start, end) =
+            (place.start.addr().next_multiple_of(LARGE_PAGE), place.end.addr() / LARGE_PAGE * LARGE_PAGE);
+        if start < end {
+            let first = place.start.wrapping_byte_add(start - place.start.addr());
+            // SAFETY: whole pages within an allocation that is ours; the advice changes no value, and what it says may be ignored.
+            unsafe { libc::madvise(first.cast_mut().cast(), end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+}
+
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod glibc {
     /// Allocations from this size on are mapped one by one; the largest value that glibc accepts.

@@ -1,4 +1,4 @@
-//! Tensors of f32, f16 or bf16 in a file, and in memory as they are kept from then on.
+//! Frozen tensors of f32, f16 or bf16: in their file, and in memory.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -7,10 +7,15 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 
 use half::slice::HalfFloatSliceExt;
+use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-/// Values that are read at a time: their bytes are few beside any weight, so that a weight is not held twice.
+use crate::memory::zeros;
+
+/// Bytes that are read at a time: they stay in the cache until they are decoded.
+const READ_BYTES: usize = 1 << 15;
+/// Values that a thread reads at a time where the whole tensor is wanted as it lies.
 const BLOCK: usize = 1 << 16;
 
 /// How a value is stored.
@@ -21,61 +26,67 @@ pub(crate) enum Float {
     Bf16,
 }
 
-impl Float {
-    fn size(self) -> usize {
-        match self {
-            Self::F32 => 4,
-            Self::F16 | Self::Bf16 => 2,
-        }
-    }
-
-    /// The values in `bytes` of a file, read on all threads. Reading is better than mapping here: pages of a mapping count as
-    /// this process's memory for as long as the system likes, and a file that is cut off ends the process.
-    ///
-    /// # Errors
-    /// The file cannot be read, or has become shorter.
-    pub(crate) fn read(self, file: &File, bytes: &Range<u64>) -> io::Result<Stored> {
-        let count = (bytes.end - bytes.start) as usize / self.size();
-        match self {
-            Self::F32 => decoded(file, bytes, count, f32::from_le_bytes).map(Stored::Single),
-            Self::F16 => decoded(file, bytes, count, f16::from_le_bytes).map(Stored::Half),
-            Self::Bf16 => decoded(file, bytes, count, |b| bf16::from_le_bytes(b).to_f32()).map(Stored::Single),
-        }
-    }
-}
-
-fn decoded<T: Copy + Default + Send, const N: usize>(
-    file: &File,
-    bytes: &Range<u64>,
-    count: usize,
-    value: impl Fn([u8; N]) -> T + Sync,
-) -> io::Result<Vec<T>> {
-    let mut values = vec![T::default(); count];
-    let blocks = values.par_chunks_mut(BLOCK).enumerate();
-    blocks.try_for_each_init(Vec::new, |raw: &mut Vec<u8>, (block, values)| -> io::Result<()> {
-        raw.resize(values.len() * N, 0);
-        file.read_exact_at(raw, bytes.start + (block * BLOCK * N) as u64)?;
-        values.iter_mut().zip(raw.as_chunks::<N>().0).for_each(|(out, chunk)| *out = value(*chunk));
-        Ok(())
-    })?;
-    Ok(values)
-}
-
-/// Values of a frozen tensor: those of a checkpoint in f16 stay in f16, which takes half the memory, and are widened, which
-/// loses nothing, where they are multiplied.
+/// Values in memory. Those of a checkpoint in f16 stay in f16, which takes half the memory, and are widened, which loses
+/// nothing, where they are multiplied.
 #[derive(Clone, Debug)]
-pub(crate) enum Stored {
+pub(crate) enum Values {
     Single(Vec<f32>),
     Half(Vec<f16>),
 }
 
-impl From<Vec<f32>> for Stored {
-    fn from(values: Vec<f32>) -> Self {
-        Self::Single(values)
-    }
+/// Where a frozen weight comes from.
+pub(crate) trait Source: Sync {
+    fn len(&self) -> usize;
+
+    /// True if f16 holds all its values.
+    fn is_half(&self) -> bool;
+
+    /// Writes the values from `first` on to `out`.
+    ///
+    /// # Errors
+    /// The file cannot be read, or has become shorter.
+    fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()>;
 }
 
-impl Stored {
+/// A tensor in its file. Reading is better than mapping: pages of a mapping count as this process's memory for as long as the
+/// system likes, and a file that is cut off ends the process.
+#[derive(Clone, Debug)]
+pub(crate) struct Stored<'a> {
+    pub(crate) file: &'a File,
+    pub(crate) bytes: Range<u64>,
+    pub(crate) float: Float,
+}
+
+/// Tensors as one, each after the other.
+pub(crate) struct Joined<'a>(pub(crate) Vec<Stored<'a>>);
+
+impl Values {
+    /// `len` zeros: pages that nothing has touched yet.
+    pub(crate) fn zeros(len: usize, half: bool) -> Self {
+        if half { Self::Half(zeros::<u16>(len).reinterpret_into()) } else { Self::Single(zeros(len)) }
+    }
+
+    /// All of `source`, read on all threads.
+    pub(crate) fn read(source: &impl Source) -> io::Result<Self> {
+        let mut values = Self::zeros(source.len(), source.is_half());
+        match &mut values {
+            Self::Single(values) => {
+                let blocks = values.par_chunks_mut(BLOCK).enumerate();
+                blocks.try_for_each(|(block, values)| source.read(block * BLOCK, values))?;
+            }
+            Self::Half(values) => {
+                let blocks = values.par_chunks_mut(BLOCK).enumerate();
+                blocks.try_for_each_init(Vec::new, |wide, (block, values)| -> io::Result<()> {
+                    wide.resize(values.len(), 0.0);
+                    source.read(block * BLOCK, wide)?;
+                    values.convert_from_f32_slice(wide);
+                    Ok(())
+                })?;
+            }
+        }
+        Ok(values)
+    }
+
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Single(values) => values.len(),
@@ -90,24 +101,101 @@ impl Stored {
             Self::Half(values) => Cow::Owned(values[range].to_f32_vec()),
         }
     }
+}
 
-    /// All of them as f32.
-    pub(crate) fn into_single(self) -> Vec<f32> {
+impl Float {
+    fn size(self) -> usize {
         match self {
-            Self::Single(values) => values,
-            Self::Half(values) => values.to_f32_vec(),
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
         }
     }
 
-    /// One after the other; as f32 unless all are f16.
-    pub(crate) fn concat(parts: Vec<Self>) -> Self {
-        let halves = parts.iter().map(|part| match part {
-            Self::Single(_) => None,
-            Self::Half(values) => Some(values.as_slice()),
-        });
-        match halves.collect::<Option<Vec<_>>>() {
-            Some(halves) => Self::Half(halves.concat()),
-            None => Self::Single(parts.into_iter().flat_map(Self::into_single).collect()),
+    fn decode(self, bytes: &[u8], out: &mut [f32]) {
+        match self {
+            Self::F32 => decode(bytes, out, f32::from_le_bytes),
+            Self::F16 => decode(bytes, out, |b| f16::from_le_bytes(b).to_f32()),
+            Self::Bf16 => decode(bytes, out, |b| bf16::from_le_bytes(b).to_f32()),
         }
+    }
+}
+
+fn decode<const N: usize>(bytes: &[u8], out: &mut [f32], value: impl Fn([u8; N]) -> f32) {
+    out.iter_mut().zip(bytes.as_chunks::<N>().0).for_each(|(out, bytes)| *out = value(*bytes));
+}
+
+impl Source for Stored<'_> {
+    fn len(&self) -> usize {
+        (self.bytes.end - self.bytes.start) as usize / self.float.size()
+    }
+
+    fn is_half(&self) -> bool {
+        self.float == Float::F16
+    }
+
+    fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {
+        let (size, mut raw) = (self.float.size(), [0; READ_BYTES]);
+        let mut at = self.bytes.start + (first * size) as u64;
+        for out in out.chunks_mut(READ_BYTES / size) {
+            let raw = &mut raw[..out.len() * size];
+            self.file.read_exact_at(raw, at)?;
+            self.float.decode(raw, out);
+            at += raw.len() as u64;
+        }
+        Ok(())
+    }
+}
+
+impl Source for Joined<'_> {
+    fn len(&self) -> usize {
+        self.0.iter().map(Source::len).sum()
+    }
+
+    fn is_half(&self) -> bool {
+        self.0.iter().all(Source::is_half)
+    }
+
+    fn read(&self, mut first: usize, mut out: &mut [f32]) -> io::Result<()> {
+        for part in &self.0 {
+            let here = part.len().saturating_sub(first).min(out.len());
+            let (own, rest) = out.split_at_mut(here);
+            if here > 0 {
+                part.read(first, own)?;
+            }
+            (first, out) = (first.saturating_sub(part.len()), rest);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Source for Vec<f32> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn is_half(&self) -> bool {
+        false
+    }
+
+    fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {
+        out.copy_from_slice(&self[first..first + out.len()]);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Source for Vec<f16> {
+    fn len(&self) -> usize {
+        Vec::len(self)
+    }
+
+    fn is_half(&self) -> bool {
+        true
+    }
+
+    fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {
+        self[first..first + out.len()].convert_to_f32_slice(out);
+        Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::ops::glue::{Splice, splice};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::ops::tape::{Value, frozen};
-use crate::stored::Stored;
+use crate::stored::Values;
 use crate::tokenizer::Prompt;
 use crate::weights::{Scope, WeightFile, weight_file};
 
@@ -26,7 +26,7 @@ const HARMLESS: &[&str] = &["text_model.embeddings.position_ids"];
 pub struct TextEncoder {
     config: TextConfig,
     /// `(vocabulary, d)`.
-    tokens: Stored,
+    tokens: Values,
     /// `(positions, d)`.
     positions: Vec<f32>,
     layers: Vec<Layer>,
@@ -46,7 +46,7 @@ impl TextEncoder {
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");
-        let tokens = embeddings.stored("token_embedding.weight", &[config.vocab_size, d])?;
+        let tokens = embeddings.values("token_embedding.weight", &[config.vocab_size, d])?;
         let positions = embeddings.take("position_embedding.weight", &[config.max_position_embeddings, d])?;
         let layers = root.pp("encoder").pp("layers");
         let layers: std::result::Result<Vec<_>, _> =
@@ -166,7 +166,7 @@ impl TextEncoder {
     }
 }
 
-fn median_norm(table: &Stored, width: usize) -> f32 {
+fn median_norm(table: &Values, width: usize) -> f32 {
     let norm = |first| table.get(first..first + width).iter().map(|x| x * x).sum::<f32>().sqrt();
     let mut norms: Vec<f32> = (0..table.len()).step_by(width).map(norm).collect();
     norms.sort_by(f32::total_cmp);

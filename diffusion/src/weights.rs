@@ -17,7 +17,7 @@ use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::stored::{Float, Stored};
+use crate::stored::{Float, Joined, Source, Stored, Values};
 
 /// An open safetensors file that remembers which of its tensors were taken.
 pub(crate) struct WeightFile {
@@ -145,45 +145,54 @@ impl Scope<'_> {
         self.file.metadata.info(&format!("{}{name}", self.prefix)).is_some()
     }
 
-    /// Takes a tensor, in f16 if that is how it is stored.
-    pub(crate) fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored, LoadError> {
-        let io = |source| LoadError::Io { path: self.file.path.clone(), source };
+    /// A tensor that is left in the file for now.
+    fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, LoadError> {
         let (float, bytes) = self.file.place(format!("{}{name}", self.prefix), shape)?;
-        float.read(&self.file.file, &bytes).map_err(io)
+        Ok(Stored { file: &self.file.file, bytes, float })
     }
 
-    /// Takes a tensor as f32.
+    fn unread(&self) -> impl Fn(io::Error) -> LoadError {
+        let path = self.file.path.clone();
+        move |source| LoadError::Io { path: path.clone(), source }
+    }
+
+    /// Takes a tensor in the precision of the file.
+    pub(crate) fn values(&self, name: &str, shape: &[usize]) -> Result<Values, LoadError> {
+        Values::read(&self.stored(name, shape)?).map_err(self.unread())
+    }
+
+    /// Takes a small tensor as f32.
     pub(crate) fn take(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LoadError> {
-        Ok(self.stored(name, shape)?.into_single())
+        let mut values = vec![0.0; shape.iter().product()];
+        self.stored(name, shape)?.read(0, &mut values).map_err(self.unread())?;
+        Ok(values)
     }
 
     /// A linear layer with a bias.
     pub(crate) fn linear(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
-        let bias = self.take("bias", &[outputs])?;
-        Ok(Linear::new(self.stored("weight", &[outputs, inputs])?, Some(bias), inputs, outputs))
+        let (weight, bias) = (self.stored("weight", &[outputs, inputs])?, self.take("bias", &[outputs])?);
+        Linear::new(&weight, Some(bias), inputs, outputs).map_err(self.unread())
     }
 
     /// A 1×1 convolution with a bias, which is a linear layer over channels.
     pub(crate) fn pointwise(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
-        let bias = self.take("bias", &[outputs])?;
-        Ok(Linear::new(self.stored("weight", &[outputs, inputs, 1, 1])?, Some(bias), inputs, outputs))
+        let (weight, bias) = (self.stored("weight", &[outputs, inputs, 1, 1])?, self.take("bias", &[outputs])?);
+        Linear::new(&weight, Some(bias), inputs, outputs).map_err(self.unread())
     }
 
     /// The linear layers `names` of one input as a single layer, their outputs of `each` channels side by side.
     pub(crate) fn fused(&self, names: &[&str], inputs: usize, each: usize, bias: bool) -> Result<Linear, LoadError> {
-        let all = |what: &str, shape: &[usize]| -> Result<Stored, LoadError> {
-            let parts: Result<Vec<_>, _> = names.iter().map(|name| self.pp(name).stored(what, shape)).collect();
-            Ok(Stored::concat(parts?))
-        };
-        let bias = if bias { Some(all("bias", &[each])?.into_single()) } else { None };
-        Ok(Linear::new(all("weight", &[each, inputs])?, bias, inputs, names.len() * each))
+        let parts: Vec<_> = names.iter().map(|name| self.pp(name)).collect();
+        let weights: Result<Vec<_>, _> = parts.iter().map(|part| part.stored("weight", &[each, inputs])).collect();
+        let biases: Result<Vec<_>, _> = parts.iter().filter(|_| bias).map(|part| part.take("bias", &[each])).collect();
+        let bias = bias.then_some(biases?.concat());
+        Linear::new(&Joined(weights?), bias, inputs, names.len() * each).map_err(self.unread())
     }
 
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
-        let bias = self.take("bias", &[outputs])?;
-        let weight = self.stored("weight", &[outputs, inputs, 3, 3])?;
-        Ok(Conv3x3::new(weight, bias, (inputs, outputs), stride, self.file.arithmetic))
+        let (weight, bias) = (self.stored("weight", &[outputs, inputs, 3, 3])?, self.take("bias", &[outputs])?);
+        Conv3x3::new(&weight, bias, (inputs, outputs), stride, self.file.arithmetic).map_err(self.unread())
     }
 
     /// A layer norm.

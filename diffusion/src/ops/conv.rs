@@ -13,7 +13,7 @@ use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, Pictures, Tile};
 use super::{to_vec, values};
-use crate::stored::Stored;
+use crate::stored::Source;
 
 /// The smaller sides of a picture from which F(2×2) and F(4×4) are quicker than the direct way: below, too few tiles share the
 /// transform of the weights. Never the number of pictures: a picture must not depend on its company.
@@ -93,15 +93,18 @@ impl Weights {
 
 impl Conv3x3 {
     /// From `weight` `(outputs, inputs, 3, 3)` as checkpoints have it, and `bias` `(outputs)`.
+    ///
+    /// # Errors
+    /// The weight cannot be read.
     pub(crate) fn new(
-        weight: impl Into<Stored>,
+        weight: &(impl Source + ?Sized),
         bias: Vec<f32>,
         (inputs, outputs): (usize, usize),
         stride: Stride,
         arithmetic: Arithmetic,
-    ) -> Self {
-        let taps = Panels::taps(&weight.into(), 9, inputs, outputs);
-        Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic }))
+    ) -> std::io::Result<Self> {
+        let taps = Panels::taps(weight, 9, inputs, outputs)?;
+        Ok(Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic })))
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
@@ -308,7 +311,7 @@ mod tests {
     use super::*;
 
     fn conv(weight: Vec<f32>, bias: Vec<f32>, channels: (usize, usize), stride: Stride) -> Conv3x3 {
-        Conv3x3::new(weight, bias, channels, stride, Arithmetic::Fast)
+        Conv3x3::new(&weight, bias, channels, stride, Arithmetic::Fast).unwrap()
     }
 
     /// candle's own convolution, over `(b, h, w, c)`.
@@ -348,7 +351,7 @@ mod tests {
         let (weight, x) = (noise(1, &[16, 16, 3, 3]), noise(3, &[1, 32, 32, 16]));
         let by = |arithmetic| {
             let weight = to_vec(&weight).unwrap();
-            let frozen = Conv3x3::new(weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic);
+            let frozen = Conv3x3::new(&weight, vec![0.0; 16], (16, 16), Stride::One, arithmetic).unwrap();
             frozen.forward(&constant(&x)).unwrap().tensor().clone()
         };
         let want = reference(&x, &weight, &noise(2, &[16]).zeros_like().unwrap(), Stride::One).unwrap();

@@ -8,7 +8,7 @@ use super::gemm::{Matrix, Right, Write, pieces, product};
 use super::panels::Panels;
 use super::tape::Value;
 use super::values;
-use crate::stored::Stored;
+use crate::stored::Source;
 
 /// `x Wᵀ + bias`, with `W` and `bias` frozen.
 #[derive(Clone, Debug)]
@@ -25,9 +25,17 @@ struct Weights {
 
 impl Linear {
     /// From `weight` `(outputs, inputs)` as checkpoints have it, and `bias` `(outputs)`.
-    pub(crate) fn new(weight: impl Into<Stored>, bias: Option<Vec<f32>>, inputs: usize, outputs: usize) -> Self {
-        let weight = Panels::transposed(&weight.into(), inputs, outputs);
-        Self(Arc::new(Weights { weight, bias, inputs, outputs }))
+    ///
+    /// # Errors
+    /// The weight cannot be read.
+    pub(crate) fn new(
+        weight: &(impl Source + ?Sized),
+        bias: Option<Vec<f32>>,
+        inputs: usize,
+        outputs: usize,
+    ) -> std::io::Result<Self> {
+        let weight = Panels::transposed(weight, inputs, outputs)?;
+        Ok(Self(Arc::new(Weights { weight, bias, inputs, outputs })))
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
@@ -157,7 +165,7 @@ mod tests {
             noise(1, &[outputs, inputs]),
             if bias { noise(2, &[outputs]) } else { noise(2, &[outputs]).zeros_like().unwrap() },
         );
-        let frozen = Linear::new(to_vec(&w).unwrap(), bias.then(|| to_vec(&b).unwrap()), inputs, outputs);
+        let frozen = Linear::new(&to_vec(&w).unwrap(), bias.then(|| to_vec(&b).unwrap()), inputs, outputs).unwrap();
         (frozen, w, b)
     }
 

@@ -1,15 +1,16 @@
 //! Matrices in the order in which products read them: panels of [`LANES`] columns, each row by row.
 
+use std::io;
 use std::ops::Range;
 
-use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::gemm::Matrix;
 use super::kernel::{LANES, fetch};
+use super::scratch::Scratch;
 use super::simd::vectorised;
-use crate::stored::Stored;
+use crate::stored::{Source, Values};
 
 /// A square of values, row by row.
 pub(super) const BLOCK: usize = LANES * LANES;
@@ -18,28 +19,38 @@ pub(super) const BLOCK: usize = LANES * LANES;
 #[derive(Clone, Debug)]
 pub(crate) struct Panels {
     /// `(panels, rows, LANES)`.
-    values: Stored,
+    values: Values,
     rows: usize,
     columns: usize,
 }
 
 impl Default for Panels {
     fn default() -> Self {
-        Self { values: Stored::Single(Vec::new()), rows: 0, columns: 0 }
+        Self { values: Values::Single(Vec::new()), rows: 0, columns: 0 }
     }
 }
 
 impl Panels {
-    /// The matrix of `columns` columns whose transpose is `values`, row by row: a checkpoint's `(outputs, inputs)`.
-    pub(crate) fn transposed(values: &Stored, rows: usize, columns: usize) -> Self {
-        Self::filled(values, rows, columns, |panel, values| {
-            let matrix = Matrix::packed(values, values.len() / rows, rows).transposed();
-            pack(panel, matrix, 0, 0..rows);
+    /// The matrix of `columns` columns whose transpose is `weight`, row by row: a checkpoint's `(outputs, inputs)`.
+    ///
+    /// # Errors
+    /// The weight cannot be read.
+    pub(crate) fn transposed(weight: &(impl Source + ?Sized), rows: usize, columns: usize) -> io::Result<Self> {
+        Self::filled(weight, rows, columns, |panel, lines| {
+            pack(panel, Matrix::packed(lines, lines.len() / rows, rows).transposed(), 0, 0..rows);
         })
     }
 
     /// The taps of a filter `(outputs, inputs, taps)` as a matrix `(taps · inputs, outputs)`.
-    pub(crate) fn taps(filter: &Stored, taps: usize, inputs: usize, outputs: usize) -> Self {
+    ///
+    /// # Errors
+    /// The filter cannot be read.
+    pub(crate) fn taps(
+        filter: &(impl Source + ?Sized),
+        taps: usize,
+        inputs: usize,
+        outputs: usize,
+    ) -> io::Result<Self> {
         Self::filled(filter, taps * inputs, outputs, |panel, filters| {
             for first in (0..inputs).step_by(LANES) {
                 let count = LANES.min(inputs - first); // so few that their rows of every tap stay in the cache
@@ -55,48 +66,60 @@ impl Panels {
         })
     }
 
-    /// A matrix whose columns follow each other in `values`, in their precision: `put` writes a panel of them to zeros.
-    fn filled(values: &Stored, rows: usize, columns: usize, put: impl Fn(&mut [f32], &[f32]) + Sync) -> Self {
-        assert_eq!(values.len(), rows * columns, "values of {columns} columns");
+    /// A matrix whose columns follow each other in `source`, in its precision. Each thread reads the columns of a panel, which `put`
+    /// writes to zeros: beside the panels, the weight never exists as a whole.
+    fn filled(
+        source: &(impl Source + ?Sized),
+        rows: usize,
+        columns: usize,
+        put: impl Fn(&mut [f32], &[f32]) + Sync,
+    ) -> io::Result<Self> {
+        assert_eq!(source.len(), rows * columns, "values of {columns} columns");
         let (len, all) = ((rows * LANES).max(1), columns.div_ceil(LANES) * rows * LANES);
-        let values = match values {
-            Stored::Single(values) => {
-                let mut panels = vec![0.0; all];
-                let each = panels.par_chunks_exact_mut(len).zip(values.par_chunks(len));
-                each.for_each(|(panel, values)| put(panel, values));
-                Stored::Single(panels)
-            }
-            Stored::Half(values) => {
-                let mut panels = vec![f16::ZERO; all];
-                let each = panels.par_chunks_exact_mut(len).zip(values.par_chunks(len));
-                each.for_each_init(
-                    || (vec![0.0; len], vec![0.0; len]),
-                    |(panel, wide), (half, values)| {
-                        let wide = &mut wide[..values.len()];
-                        values.convert_to_f32_slice(wide);
-                        panel.fill(0.0);
-                        put(panel, wide);
-                        half.convert_from_f32_slice(panel);
-                    },
-                );
-                Stored::Half(panels)
-            }
+        let mut values = Values::zeros(all, source.is_half());
+        let read = |at: usize, scratch: &mut Scratch| -> io::Result<usize> {
+            let count = len.min(rows * columns - at * len);
+            source.read(at * len, scratch.values(count))?;
+            Ok(count)
         };
-        Self { values, rows, columns }
+        match &mut values {
+            Values::Single(panels) => {
+                let each = panels.par_chunks_exact_mut(len).enumerate();
+                each.try_for_each_init(Scratch::take, |scratch, (at, panel)| {
+                    let count = read(at, scratch)?;
+                    put(panel, &scratch[..count]);
+                    io::Result::Ok(())
+                })?;
+            }
+            Values::Half(panels) => {
+                let each = panels.par_chunks_exact_mut(len).enumerate();
+                each.try_for_each_init(
+                    || (Scratch::take(), Scratch::take()),
+                    |(scratch, wide), (at, panel)| {
+                        let (count, wide) = (read(at, scratch)?, wide.values(len));
+                        wide.fill(0.0);
+                        put(wide, &scratch[..count]);
+                        panel.convert_from_f32_slice(wide);
+                        io::Result::Ok(())
+                    },
+                )?;
+            }
+        }
+        Ok(Self { values, rows, columns })
     }
 
     /// Takes the values of `matrix`, in the memory of those it had.
     pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
         (self.rows, self.columns) = matrix.sizes();
         let len = self.rows * LANES;
-        let mut values = match std::mem::replace(&mut self.values, Stored::Single(Vec::new())) {
-            Stored::Single(values) => values,
-            Stored::Half(_) => Vec::new(),
+        let mut values = match std::mem::replace(&mut self.values, Values::Single(Vec::new())) {
+            Values::Single(values) => values,
+            Values::Half(_) => Vec::new(),
         };
         values.resize(self.columns.div_ceil(LANES) * len, 0.0);
         let panels = values.chunks_exact_mut(len.max(1)).enumerate();
         panels.for_each(|(panel, values)| pack(values, matrix, panel, 0..self.rows));
-        self.values = Stored::Single(values);
+        self.values = Values::Single(values);
     }
 
     /// `(rows, columns)`.
@@ -106,7 +129,7 @@ impl Panels {
 
     /// True if [`Self::rows`] gives them as they lie.
     pub(super) fn are_single(&self) -> bool {
-        matches!(self.values, Stored::Single(_))
+        matches!(self.values, Values::Single(_))
     }
 
     /// Rows `rows` of a panel, `(rows, LANES)`, widened into `room` unless they [are single](Self::are_single).
@@ -114,8 +137,8 @@ impl Panels {
     pub(super) fn rows<'a>(&'a self, panel: usize, rows: Range<usize>, room: &'a mut [f32]) -> &'a [f32] {
         let place = self.place(panel, rows);
         match &self.values {
-            Stored::Single(values) => &values[place],
-            Stored::Half(values) => {
+            Values::Single(values) => &values[place],
+            Values::Half(values) => {
                 let room = &mut room[..place.len()];
                 values[place].convert_to_f32_slice(room);
                 room
@@ -135,8 +158,8 @@ impl Panels {
             let rows = rows.start.min(self.rows)..rows.end.min(self.rows);
             let place = self.place(panel, rows);
             match &self.values {
-                Stored::Single(values) => values[place].iter().step_by(LANES).for_each(fetch),
-                Stored::Half(values) => values[place].iter().step_by(2 * LANES).for_each(fetch),
+                Values::Single(values) => values[place].iter().step_by(LANES).for_each(fetch),
+                Values::Half(values) => values[place].iter().step_by(2 * LANES).for_each(fetch),
             }
         }
     }
@@ -289,9 +312,7 @@ mod tests {
             let mut panels = Panels::default();
             panels.fill(Matrix::packed(&values, rows, columns));
             same(&panels, rows, columns, |i, j| values[i * columns + j]);
-            same(&Panels::transposed(&values.clone().into(), columns, rows), columns, rows, |i, j| {
-                values[j * columns + i]
-            });
+            same(&Panels::transposed(&values, columns, rows).unwrap(), columns, rows, |i, j| values[j * columns + i]);
         }
     }
 
@@ -300,7 +321,7 @@ mod tests {
         let (inputs, outputs) = (3, 18);
         let filter = counted(outputs * inputs * 9);
         let value = |row: usize, o: usize| filter[(o * inputs + row % inputs) * 9 + row / inputs];
-        same(&Panels::taps(&filter.clone().into(), 9, inputs, outputs), 9 * inputs, outputs, value);
+        same(&Panels::taps(&filter, 9, inputs, outputs).unwrap(), 9 * inputs, outputs, value);
     }
 
     #[test]

@@ -516,7 +516,7 @@ mod tests {
         let weight = to_vec(&noise(1, &[outputs, inputs, 3, 3])).unwrap();
         let x = to_vec(&noise(2, &[p.count, p.height, p.width, from])).unwrap();
         let mut out = vec![0.0; p.count * p.height * p.width * to];
-        let taps = Panels::taps(&weight.clone().into(), 9, inputs, outputs);
+        let taps = Panels::taps(&weight, 9, inputs, outputs).unwrap();
         Filter { taps: &taps, inputs, outputs }.add_to(tile, &mut out, &x, p, direction);
         let want = by_definition(&x, &weight, p, (from, to), back);
         let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
@@ -543,7 +543,7 @@ mod tests {
         let one = Pictures { count: 1, height: 16, width: 16 };
         let (weight, x) = (to_vec(&noise(1, &[16, 16, 3, 3])).unwrap(), to_vec(&noise(2, &[5, 16, 16, 16])).unwrap());
         for tile in [Tile::Two, Tile::Four] {
-            let taps = Panels::taps(&weight.clone().into(), 9, 16, 16);
+            let taps = Panels::taps(&weight, 9, 16, 16).unwrap();
             let filter = Filter { taps: &taps, inputs: 16, outputs: 16 };
             let mut together = vec![0.0; x.len()];
             filter.add_to(tile, &mut together, &x, Pictures { count: 5, ..one }, Direction::Forward);

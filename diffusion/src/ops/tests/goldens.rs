@@ -91,7 +91,7 @@ fn convolutions_are_pytorchs() {
         let inputs = goldens.channels(name);
         for (arithmetic, tolerance) in [(Arithmetic::Fast, fast), (Arithmetic::Exact, ROUNDING)] {
             let weight = weight(&[outputs, inputs, 3, 3]);
-            let conv = Conv3x3::new(weight, vector(4, outputs), (inputs, outputs), stride, arithmetic);
+            let conv = Conv3x3::new(&weight, vector(4, outputs), (inputs, outputs), stride, arithmetic).unwrap();
             goldens.test(name, tolerance, |a| match a {
                 [x, residual] => conv.forward_add(x, residual),
                 _ => conv.forward(&a[0]),
@@ -106,7 +106,7 @@ fn linear_layers_are_pytorchs() {
     let goldens = Goldens::load();
     let layer = |name: &str, outputs: usize, bias: bool| {
         let inputs = goldens.channels(name);
-        Linear::new(weight(&[outputs, inputs]), bias.then(|| vector(4, outputs)), inputs, outputs)
+        Linear::new(&weight(&[outputs, inputs]), bias.then(|| vector(4, outputs)), inputs, outputs).unwrap()
     };
     for (name, outputs, bias) in [("linear.bias", 11, true), ("linear.plain", 9, false), ("linear.residual", 5, true)] {
         let layer = layer(name, outputs, bias);

@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, Var};
 use half::f16;
+use half::slice::HalfFloatSliceExt;
 use proptest::prelude::*;
 
 use super::super::activation::{Activation, geglu};
@@ -15,7 +16,7 @@ use super::super::tape::{Value, frozen};
 use super::super::testing::{constant, frozen_agree, noise};
 use super::super::to_vec;
 use super::plain;
-use crate::stored::Stored;
+use crate::stored::Source;
 
 fn stride() -> impl Strategy<Value = Stride> {
     prop_oneof![Just(Stride::One), Just(Stride::Two), Just(Stride::TwoPadEnd)]
@@ -25,8 +26,9 @@ fn arithmetic() -> impl Strategy<Value = Arithmetic> {
     prop_oneof![Just(Arithmetic::Fast), Just(Arithmetic::Exact)]
 }
 
-fn halves(shape: &[usize]) -> Stored {
-    Stored::Half(to_vec(&noise(1, shape)).unwrap().into_iter().map(f16::from_f32).collect())
+/// Values that f16 has.
+fn halves(shape: &[usize]) -> Vec<f16> {
+    to_vec(&noise(1, shape)).unwrap().into_iter().map(f16::from_f32).collect()
 }
 
 /// Asserts that two ops give the same values and gradients, to the bit.
@@ -48,7 +50,8 @@ fn convolution_agrees(
     arithmetic: Arithmetic,
 ) {
     let (weight, bias) = (noise(1, &[outputs, inputs, 3, 3]), noise(2, &[outputs]));
-    let frozen = Conv3x3::new(to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic);
+    let frozen =
+        Conv3x3::new(&to_vec(&weight).unwrap(), to_vec(&bias).unwrap(), (inputs, outputs), stride, arithmetic).unwrap();
     let (x, shift) = (noise(3, &[b, h, w, inputs]), noise(4, &[b, outputs]));
     frozen_agree(
         std::slice::from_ref(&x),
@@ -88,7 +91,7 @@ proptest! {
             offset = offset.zeros_like().unwrap();
         }
         let own = bias.then(|| to_vec(&offset).unwrap());
-        let frozen = Linear::new(to_vec(&weight).unwrap(), own, inputs, outputs);
+        let frozen = Linear::new(&to_vec(&weight).unwrap(), own, inputs, outputs).unwrap();
         let (x, residual) = (noise(3, &[2, rows, inputs]), noise(4, &[2, rows, outputs]));
         let want = |a: &[Tensor]| plain::linear(&a[0], &weight, &offset);
         frozen_agree(std::slice::from_ref(&x), |a| frozen.forward(&a[0]), want);
@@ -99,9 +102,9 @@ proptest! {
     fn fused_projections_give_what_each_gives_alone(rows in 1usize..40, inputs in 1usize..40, each in 1usize..40) {
         let weight = to_vec(&noise(1, &[3 * each, inputs])).unwrap();
         let x = noise(2, &[1, rows, inputs]);
-        let fused = Linear::new(weight.clone(), None, inputs, 3 * each).forward(&constant(&x)).unwrap();
+        let fused = Linear::new(&weight, None, inputs, 3 * each).unwrap().forward(&constant(&x)).unwrap();
         for (part, own) in weight.chunks_exact(each * inputs).enumerate() {
-            let alone = Linear::new(own.to_vec(), None, inputs, each).forward(&constant(&x)).unwrap();
+            let alone = Linear::new(&own.to_vec(), None, inputs, each).unwrap().forward(&constant(&x)).unwrap();
             let fused = fused.tensor().narrow(2, part * each, each).unwrap();
             prop_assert!(super::super::testing::gap(alone.tensor(), &fused) < 1e-4);
         }
@@ -113,11 +116,13 @@ proptest! {
     ) {
         let (inputs, outputs) = if whole { (16 * inputs.div_ceil(16), 16 * outputs.div_ceil(16)) } else { (inputs, outputs) };
         let (filter, matrix) = (halves(&[outputs, inputs, 3, 3]), halves(&[outputs, inputs]));
-        let x = noise(3, &[2, side, side, inputs]);
-        let conv = |weight: Stored| Conv3x3::new(weight, vec![0.5; outputs], (inputs, outputs), stride, Arithmetic::Fast);
-        same_bits(&x, [filter.clone(), filter.into_single().into()].map(|w| move |x: &Value| conv(w.clone()).forward(x)));
-        let linear = |weight: Stored| Linear::new(weight, None, inputs, outputs);
-        same_bits(&x, [matrix.clone(), matrix.into_single().into()].map(|w| move |x: &Value| linear(w.clone()).forward(x)));
+        let (x, channels) = (noise(3, &[2, side, side, inputs]), (inputs, outputs));
+        let conv = |weight: &dyn Source| Conv3x3::new(weight, vec![0.5; outputs], channels, stride, Arithmetic::Fast).unwrap();
+        let convs = [conv(&filter), conv(&filter.to_f32_vec())];
+        same_bits(&x, convs.map(|conv| move |x: &Value| conv.forward(x)));
+        let linear = |weight: &dyn Source| Linear::new(weight, None, inputs, outputs).unwrap();
+        let linears = [linear(&matrix), linear(&matrix.to_f32_vec())];
+        same_bits(&x, linears.map(|linear| move |x: &Value| linear.forward(x)));
     }
 
     #[test]
