@@ -3,7 +3,9 @@
 mod bench;
 mod job;
 
-pub use bench::{BenchCommand, BenchPackArgs, BenchRenderArgs, BenchTrainArgs, MakeModelArgs};
+pub use bench::{
+    Backend, BenchAllReduceArgs, BenchCommand, BenchPackArgs, BenchRenderArgs, BenchTrainArgs, MakeModelArgs,
+};
 pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
 
 use crate::exit;
@@ -92,8 +94,8 @@ pub enum Command {
     Up(ListenArgs),
     /// Run a coordinator alone
     Coordinator(ServeArgs),
-    /// Run a trainer for a coordinator
-    Trainer(WorkerArgs),
+    /// Run a trainer for a coordinator, or a part of one
+    Trainer(TrainerArgs),
     /// Run a sampler for a coordinator
     Sampler(WorkerArgs),
     /// Send photos and ask for avatars
@@ -239,6 +241,40 @@ pub struct WorkerArgs {
     pub slots: Option<usize>,
 }
 
+/// Arguments of `trainer`.
+#[derive(Debug, Default, Args)]
+pub struct TrainerArgs {
+    /// As every worker.
+    #[command(flatten)]
+    pub worker: WorkerArgs,
+    /// Devices of this node that share its steps, a rank each; on the CPU they share the model [default: 1]
+    #[arg(long, value_name = "N")]
+    pub ranks: Option<usize>,
+    /// HOST:PORT where the leader of a group of trainers listens [default: LWS_LEADER_ADDRESS, port 7432]
+    #[arg(long, value_name = "ADDRESS")]
+    pub group_leader: Option<String>,
+    /// Trainers in the group [default: LWS_GROUP_SIZE, or 1]
+    #[arg(long, value_name = "K")]
+    pub group_size: Option<usize>,
+    /// Which of them this is; 0 leads and has the tasks [default: LWS_WORKER_INDEX, or 0]
+    #[arg(long, value_name = "I")]
+    pub group_index: Option<usize>,
+}
+
+impl TrainerArgs {
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let count = |count: Option<usize>| count.map(|count| count.to_string());
+        let group = [
+            ("ranks", count(self.ranks)),
+            ("group_leader", self.group_leader.clone()),
+            ("group_size", count(self.group_size)),
+            ("group_index", count(self.group_index)),
+        ];
+        let group = group.into_iter().filter_map(|(name, value)| Some((name, value?)));
+        self.worker.settings("trainer_slots").into_iter().chain(group).collect()
+    }
+}
+
 impl Command {
     /// The flags of this command that are settings.
     #[must_use]
@@ -249,7 +285,7 @@ impl Command {
                 let bucket = serve.bucket.clone().map(|url| ("bucket", url));
                 serve.listen.settings().into_iter().chain(bucket).collect()
             }
-            Self::Trainer(worker) => worker.settings("trainer_slots"),
+            Self::Trainer(trainer) => trainer.settings(),
             Self::Sampler(worker) => worker.settings("sampler_slots"),
             Self::Bench { command } => command.settings(),
             _ => Vec::new(),

@@ -1,6 +1,7 @@
 //! `bench`: the work of `tests/peer/peer.py`, done the way that trainers and samplers do it, and timed. Each measurement is one
 //! JSON object of the peer's fields on standard output.
 
+mod all_reduce;
 mod make_model;
 mod pack;
 mod render;
@@ -26,6 +27,9 @@ pub fn command(context: &Context, command: &BenchCommand) -> Result<(), Failure>
         BenchCommand::Train(args) => Format::Json.print_line(&train::measure(context, args)?),
         BenchCommand::Render(args) => Format::Json.print_line(&render::measure(context, args)?),
         BenchCommand::Pack(args) => Format::Json.print_line(&pack::measure(context, args)?),
+        BenchCommand::AllReduce(args) => {
+            all_reduce::measure(context, args)?.map_or(Ok(()), |view| Format::Json.print_line(&view))
+        }
         BenchCommand::MakeModel(args) => Format::Json.print_line(&make_model::make(args)?),
     }
 }
@@ -68,6 +72,11 @@ mod tests {
             Command::Bench { command: BenchCommand::Pack(args) } => {
                 serde_json::to_value(pack::measure(&context, &args).unwrap()).unwrap()
             }
+            Command::Bench { command: BenchCommand::AllReduce(args) } => {
+                let runtime = tokio::runtime::Runtime::new().unwrap();
+                let _entered = runtime.enter();
+                serde_json::to_value(all_reduce::measure(&context, &args).unwrap().unwrap()).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -101,6 +110,14 @@ mod tests {
         assert_eq!((&view["work"], &view["subjects"], &view["slots"]), (&"pack".into(), &2.into(), &2.into()));
         let seconds = |field: &str| view[field].as_f64().unwrap();
         assert_eq!(seconds("gain"), seconds("seconds_alone") / seconds("seconds_packed"));
+    }
+
+    #[test]
+    fn an_all_reduce_is_measured_between_threads() {
+        let view = measured("all-reduce --backend local --ranks 3 --bytes 3072 --calls 50");
+        assert_eq!((&view["backend"], &view["ranks"], &view["bytes"]), (&"local".into(), &3.into(), &3072.into()));
+        let milliseconds = |field: &str| view[field].as_f64().unwrap();
+        assert!(0.0 < milliseconds("median_ms") && milliseconds("median_ms") <= milliseconds("p99_ms"), "{view}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod commands;
 pub mod demo;
 pub mod exit;
 pub mod files;
+pub mod group;
 pub mod memory;
 pub mod models;
 pub mod output;

@@ -67,7 +67,8 @@ fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, me
     let wishes = Wishes {
         slots: settings.trainer_slots.and_then(NonZeroUsize::new),
         checkpointing: settings.checkpointing,
-        memory: budget(settings),
+        memory: budget(settings).map(|memory| resident + memory.saturating_sub(resident) / settings.ranks as u64),
+        ranks: NonZeroUsize::new(settings.ranks * settings.group_size),
     };
     let fit = wishes.fit(resident, &model.footprint(side, side));
     model.unet.set_checkpointing(fit.checkpointing);

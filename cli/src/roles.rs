@@ -3,6 +3,7 @@
 use crate::client::Target;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
+use crate::group::Node;
 use crate::packing::{self, Measuring, Ready};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
@@ -95,12 +96,21 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let settings = &context.settings;
-    let (place, state) = (Place::of(settings, "trainer")?, StateDir::at(&settings.state));
+    let (node, state) = (Node::of(settings)?, StateDir::at(&settings.state));
+    let place = if node.follows() { None } else { Some(Place::of(settings, "trainer")?) };
     let ready = packing::load(settings, Some(&state), Measuring::Thoroughly);
     let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
     let Ready { model, plan } = ready?;
+    let Some(place) = place else { return node.follow(&model, &plan, shutdown).await };
+
+    let group = node.group(&model);
     let worker = place.worker(&model, plan.packing.slots.get())?;
-    worker.run(Arc::new(Trainer::new(model, trainer_options(&plan))), shutdown).await
+    let options = likeness_trainer::Options { group: group.clone(), ..trainer_options(&plan) };
+    let work = worker.run(Arc::new(Trainer::new(model, options)), shutdown.clone());
+    tokio::select! {
+        ended = work => ended,
+        Err(failure) = node.lead(group.as_ref(), shutdown.child_token()) => Err(failure),
+    }
 }
 
 /// Runs a sampler until a signal.
@@ -184,6 +194,11 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
             format!("cannot listen on {address}: without TLS only this machine may call; listen on 127.0.0.1 or ::1"),
         ));
     }
+    bind(address).await
+}
+
+/// Binds an address, whoever may call there.
+pub(crate) async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
     TcpListener::bind(address).await.map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => Failure::new(
             Exit::PortInUse,

@@ -10,6 +10,7 @@ pub use secret::{read_token, token};
 
 use crate::exit::{Exit, Failure};
 use likeness_proto::Secret;
+use likeness_trainer::Placement;
 use serde::Deserialize;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -60,6 +61,44 @@ pub struct Settings {
     pub sampler_slots: usize,
     /// The worker's name.
     pub name: Option<String>,
+    /// Devices of a trainer that share its steps.
+    pub ranks: usize,
+    /// Where the leader of a group of trainers listens.
+    pub group_leader: Option<String>,
+    /// Trainers in the group.
+    pub group_size: usize,
+    /// Which of them this is.
+    pub group_index: usize,
+    /// Seconds that a rank may keep its group waiting.
+    group_deadline_seconds: f64,
+    /// Whether a group may span machines though nothing is encrypted.
+    pub group_plaintext: bool,
+    /// How samples are given to ranks.
+    pub placement: PlacementWish,
+}
+
+/// How samples are given to ranks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlacementWish {
+    /// As takes less time.
+    Auto,
+    /// A subject's samples over all ranks.
+    Split,
+    /// A subject to a rank.
+    Spread,
+}
+
+impl PlacementWish {
+    /// What is set; none: the trainer chooses.
+    #[must_use]
+    pub fn chosen(self) -> Option<Placement> {
+        match self {
+            Self::Auto => None,
+            Self::Split => Some(Placement::Split),
+            Self::Spread => Some(Placement::Spread),
+        }
+    }
 }
 
 /// How log lines are written.
@@ -131,6 +170,12 @@ impl Settings {
         Duration::from_secs_f64(self.lease_seconds)
     }
 
+    /// How long a rank may keep its group waiting.
+    #[must_use]
+    pub fn group_deadline(&self) -> Duration {
+        Duration::from_secs_f64(self.group_deadline_seconds)
+    }
+
     fn check(&self) -> Result<(), Failure> {
         within("retry_seconds", self.retry_seconds, 0.0, 86_400.0)?;
         within("drain_seconds", self.drain_seconds, 0.0, 3_600.0)?;
@@ -138,6 +183,9 @@ impl Settings {
         within("attempts", f64::from(self.attempts), 1.0, 100.0)?;
         within("threads", self.threads as f64, 0.0, 4_096.0)?;
         within("trainer_slots", self.trainer_slots.unwrap_or(1) as f64, 1.0, 1_024.0)?;
+        within("ranks", self.ranks as f64, 1.0, 64.0)?;
+        within("group_size", self.group_size as f64, 1.0, 1_024.0)?;
+        within("group_deadline_seconds", self.group_deadline_seconds, 0.1, 3_600.0)?;
         within("memory_budget", self.memory_budget.unwrap_or(1) as f64, 1.0, 1e9)?;
         within("sampler_slots", self.sampler_slots as f64, 1.0, 1_024.0)
     }

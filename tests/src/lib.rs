@@ -1,10 +1,16 @@
 //! What the end-to-end tests stand on: a real `likeness up` in a process of its own, driven through its command line.
 
 pub mod bad_pictures;
+mod losses;
 mod pictures;
+mod proxy;
 mod sandbox;
+mod trainer;
 mod upload;
 
+pub use losses::losses;
 pub use pictures::{avatars, bundled_photos, photo_folder, pixels};
+pub use proxy::Proxy;
 pub use sandbox::{Ran, Sandbox, Watch};
+pub use trainer::Trainer;
 pub use upload::half_an_upload;

@@ -62,6 +62,16 @@ impl Sandbox {
         self.server = Some(server);
     }
 
+    /// Starts a coordinator alone and waits until it says where it listens.
+    pub fn coordinator(&mut self) {
+        let mut command = self.command(&["coordinator", "--json"]);
+        command.env("LIKENESS__LISTEN", "127.0.0.1:0").env("LIKENESS__LEASE_SECONDS", "2");
+        let mut server = command.stdout(Stdio::piped()).spawn().expect("the coordinator starts");
+        let ready = values(server.stdout.take().expect("piped")).next().expect("it says that it is ready");
+        assert!(ready.is_string(), "unexpected first words of `coordinator`: {ready}");
+        self.server = Some(server);
+    }
+
     /// The command that starts the server with quick leases, so that a killed worker's task is ready again soon, and with its
     /// slots set, so that it measures nothing first.
     pub fn up_command(&self, more: &[&str]) -> Command {
@@ -131,7 +141,7 @@ impl Drop for Sandbox {
     }
 }
 
-fn signal(child: &Child, name: &str) {
+pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status();
     assert!(sent.expect("kill runs").success(), "SIG{name} could not be sent");
 }

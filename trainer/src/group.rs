@@ -41,14 +41,14 @@ pub struct Group {
     /// Of each own rank; on its device.
     models: Arc<[Arc<BaseModel>]>,
     limit: Duration,
-    placement: Placement,
+    placement: Option<Placement>,
 }
 
 impl Group {
     /// An own rank for each of `models`, at least one, and `others` that join. Whoever keeps the group waiting longer than
-    /// `limit` is lost.
+    /// `limit` is lost. Without a `placement` it is chosen.
     #[must_use]
-    pub fn new(models: Vec<Arc<BaseModel>>, others: usize, limit: Duration, placement: Placement) -> Self {
+    pub fn new(models: Vec<Arc<BaseModel>>, others: usize, limit: Duration, placement: Option<Placement>) -> Self {
         let (own, terms) = (models.len(), Terms::of(&models[0], models.len() + others));
         Self { assembly: Assembly::new(terms, own, limit), models: models.into(), limit, placement }
     }

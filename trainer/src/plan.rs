@@ -21,8 +21,10 @@ pub struct Wishes {
     pub slots: Option<NonZeroUsize>,
     /// Gradient checkpointing.
     pub checkpointing: Option<bool>,
-    /// Bytes that the process may take; none: as many as it likes.
+    /// Bytes that the process may take, for one of its ranks; none: as many as it likes.
     pub memory: Option<u64>,
+    /// Ranks that share a step; none: one.
+    pub ranks: Option<NonZeroUsize>,
 }
 
 /// What the memory allows; see [`Wishes::fit`].
@@ -88,7 +90,8 @@ impl Wishes {
         if 2 * samples.get() > most && most < LARGEST {
             samples_why = "more would not fit into memory";
         }
-        let filling = samples.get().div_ceil(TRAIN_DEFAULTS.batch_size as usize).min(MOST_SLOTS);
+        let ranks = self.ranks.map_or(1, NonZeroUsize::get);
+        let filling = (ranks * samples.get()).div_ceil(TRAIN_DEFAULTS.batch_size as usize).min(ranks * MOST_SLOTS);
         let (slots, slots_why) = match (self.slots, curve) {
             (Some(wish), _) => (wish, "as set"),
             (None, Some(_)) => (NonZeroUsize::new(filling).unwrap_or(NonZeroUsize::MIN), "they fill a pass"),
@@ -155,6 +158,13 @@ mod tests {
     }
 
     #[test]
+    fn more_ranks_want_more_subjects() {
+        let wishes = Wishes { ranks: NonZeroUsize::new(4), ..Wishes::default() };
+        let plan = wishes.plan(&fit(1 << 30), 256, Some(&curve(1.0, 0.001)));
+        assert_eq!((plan.samples.get(), plan.packing.slots.get()), (64, 32));
+    }
+
+    #[test]
     fn memory_caps_the_pass() {
         let capped = plan(&fit(2100), Some(&curve(1.0, 0.001)));
         assert_eq!((capped.samples.get(), capped.packing.slots.get()), (4, 1), "six would fit, and four were measured");
@@ -179,7 +189,7 @@ mod tests {
             measured in prop::option::of((0.0f64..1.0, 0.001f64..1.0)),
         ) {
             let needs = Footprint { sample, sample_checkpointed: sample.saturating_sub(saved).max(1) };
-            let wishes = Wishes { slots: slots.and_then(NonZeroUsize::new), checkpointing, memory };
+            let wishes = Wishes { slots: slots.and_then(NonZeroUsize::new), checkpointing, memory, ranks: None };
             let fit = wishes.fit(resident, &needs);
             let curve = measured.map(|(own, each)| curve(own, each));
             let plan = wishes.plan(&fit, area, curve.as_ref());

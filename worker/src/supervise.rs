@@ -72,7 +72,7 @@ fn last_word(
 }
 
 fn failed(code: ErrorCode, message: &str, retry: bool) -> Report {
-    warn!(?code, message, retry, "task failed");
+    warn!(?code, error = message, retry, "task failed");
     Report::Fail { error: Refusal::new(code, message), retry }
 }
 

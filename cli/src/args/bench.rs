@@ -1,7 +1,10 @@
 //! Arguments of `bench`. Names and defaults are those of `tests/peer/peer.py`, so that one command line fits both.
 
 use crate::bench::{Known, Precision, THREADS};
-use clap::{Args, Subcommand};
+use clap::builder::TypedValueParser;
+use clap::{Args, Subcommand, ValueEnum};
+use serde::Serialize;
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
@@ -14,6 +17,8 @@ pub enum BenchCommand {
     Render(BenchRenderArgs),
     /// Measure subjects one after the other against the same subjects in one pack
     Pack(BenchPackArgs),
+    /// Measure what adding up over ranks takes
+    AllReduce(BenchAllReduceArgs),
     /// Write a model of a known architecture with seeded random weights, to measure without a download
     MakeModel(MakeModelArgs),
 }
@@ -108,6 +113,43 @@ pub struct BenchPackArgs {
     /// Steps of a subject at most
     #[arg(long, value_name = "N", default_value_t = 50)]
     pub steps: u32,
+}
+
+/// Arguments of `bench all-reduce`.
+#[derive(Debug, Args)]
+pub struct BenchAllReduceArgs {
+    /// What the ranks are
+    #[arg(long)]
+    pub backend: Backend,
+    /// Ranks
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = counts(1, 64))]
+    pub ranks: usize,
+    /// Bytes that each rank adds, rounded down to numbers of four
+    #[arg(long, value_name = "B", default_value_t = 65_536, value_parser = counts(0, 64 << 20))]
+    pub bytes: usize,
+    /// Calls that are measured
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = counts(1, 1_000_000))]
+    pub calls: usize,
+    /// Take part in what the process measures that listens there
+    #[arg(long, hide = true, requires = "rank")]
+    pub join: Option<SocketAddr>,
+    /// As this rank
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub rank: usize,
+}
+
+/// What ranks are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Backend {
+    /// Threads of one process.
+    Local,
+    /// Processes, by way of the first.
+    Grpc,
+}
+
+fn counts(least: u64, most: u64) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(least..=most).map(|count| count as usize)
 }
 
 /// Arguments of `bench make-model`.

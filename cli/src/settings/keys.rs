@@ -59,6 +59,29 @@ pub const KEYS: &[Key] = &[
         "render tasks that a sampler holds at the same time; their avatars are drawn together as far as the memory goes",
     ),
     key("name", None, "the worker's name; default: its role"),
+    key("ranks", Some("1"), "devices of a trainer that share its steps, a rank each; on the CPU they share the model"),
+    key(
+        "group_leader",
+        None,
+        "HOST:PORT where the leader of a group of trainers listens, port 7432 unless named; default: LWS_LEADER_ADDRESS",
+    ),
+    key("group_size", Some("1"), "trainers in the group; default: LWS_GROUP_SIZE where it is set"),
+    key(
+        "group_index",
+        Some("0"),
+        "which of them this is; 0 leads and has the tasks; default: LWS_WORKER_INDEX where it is set",
+    ),
+    key("group_deadline_seconds", Some("30"), "how long a rank may keep its group waiting before it is lost"),
+    key(
+        "group_plaintext",
+        Some("false"),
+        "true: the group may span machines though nothing is encrypted; for networks that nobody else hears",
+    ),
+    key(
+        "placement",
+        Some("auto"),
+        "split: a subject's samples over all ranks; spread: a subject to a rank; auto: what takes less time",
+    ),
 ];
 
 /// The known name that looks most like `name`, if one does.

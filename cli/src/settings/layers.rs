@@ -11,6 +11,9 @@ use std::path::{Path, PathBuf};
 /// Name of the settings file in a state folder.
 const STATE_FILE: &str = "likeness.toml";
 const PREFIX: &str = "LIKENESS";
+/// What Kubernetes' LeaderWorkerSet tells each node of a group, and the setting whose default it is.
+const LEADER_WORKER_SET: [(&str, &str); 3] =
+    [("LWS_LEADER_ADDRESS", "group_leader"), ("LWS_GROUP_SIZE", "group_size"), ("LWS_WORKER_INDEX", "group_index")];
 
 /// What the layers are made of.
 #[derive(Clone, Debug, Default)]
@@ -92,9 +95,15 @@ fn overlay(below: &mut Layer, above: Layer) -> Result<(), Failure> {
 fn defaults(environment: &Map<String, String>) -> Layer {
     let state = default_state(environment);
     let known = KEYS.iter().filter_map(|key| Some((key.name, key.default?.to_owned())));
+    let told = LEADER_WORKER_SET.iter().filter_map(|(variable, name)| {
+        let text = environment.get(*variable).filter(|value| !value.is_empty())?;
+        let value = Value::new(Some(&(*variable).to_owned()), ValueKind::String(text.clone()));
+        Some((*name, (value, Origin::Environment((*variable).to_owned()))))
+    });
     known
         .chain([("state", state)])
         .map(|(name, text)| (name, (Value::new(None, ValueKind::String(text)), Origin::Default)))
+        .chain(told)
         .collect()
 }
 

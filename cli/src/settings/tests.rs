@@ -68,6 +68,17 @@ fn each_layer_wins_over_the_ones_below() {
 }
 
 #[test]
+fn a_leader_worker_set_says_what_a_node_is_unless_something_else_does() {
+    let case = Case::new().variable("LWS_LEADER_ADDRESS", "trainer-0.group").variable("LWS_GROUP_SIZE", "4");
+    let case = case.variable("LWS_WORKER_INDEX", "3");
+    let resolved = case.resolve();
+    let Settings { group_leader, group_size, group_index, .. } = &resolved.settings;
+    assert_eq!((group_leader.as_deref(), *group_size, *group_index), (Some("trainer-0.group"), 4, 3));
+    assert_eq!(*origin_of(&resolved, "group_size"), Origin::Environment("LWS_GROUP_SIZE".to_owned()));
+    assert_eq!(case.variable("LIKENESS__GROUP_SIZE", "5").flag("group_index", "1").resolve().settings.group_size, 5);
+}
+
+#[test]
 fn the_state_folders_own_file_is_read_unless_another_is_named() {
     let case = Case::new();
     let state = case.home.path().join("state");

@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::{
     Group,
     lead::Lead,
-    share::{Means, Task},
+    share::{Means, Placement, Task},
 };
 use crate::{
     TrainError,
@@ -124,7 +124,8 @@ impl Led {
 
     fn measure(&mut self, asked: &[Ask<'_>], gradients: bool, positions: usize) -> Result<Means, TrainError> {
         let (Some(lead), false) = (&mut self.lead, asked.is_empty()) else { return Ok(Vec::new()) };
-        let measured = lead.measure(asked, Task { gradients, placement: self.group.placement, positions });
+        let measured = lead
+            .measure(asked, Task { gradients, placement: self.group.placement.unwrap_or(Placement::Split), positions });
         if let Err(error) = &measured {
             warn!(%error, "group lost, it is formed again");
             self.lead = None;

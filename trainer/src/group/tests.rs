@@ -39,7 +39,7 @@ fn lesson(seed: u64, batch: u32, vectors: u32, channels: usize) -> Lesson {
 
 /// Formed already.
 fn crew(ranks: usize, placement: Placement) -> Crew {
-    let mut crew = Crew::new(Some(Group::new(vec![Arc::clone(&MODEL); ranks], 0, AMPLE, placement)));
+    let mut crew = Crew::new(Some(Group::new(vec![Arc::clone(&MODEL); ranks], 0, AMPLE, Some(placement))));
     assert!(crew.ready(POSITIONS));
     crew
 }
@@ -125,7 +125,7 @@ fn lessons_that_are_no_longer_asked_for_are_dropped_and_taught_again() {
 #[test]
 fn a_lost_group_says_so_and_forms_again() {
     let (runtime, token) = (Runtime::new().unwrap(), Secret::new("secret").unwrap());
-    let group = Group::new(vec![Arc::clone(&MODEL)], 1, AMPLE, Placement::Split);
+    let group = Group::new(vec![Arc::clone(&MODEL)], 1, AMPLE, Some(Placement::Split));
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let leader = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
     runtime.spawn(serve(listener, group.assembly(), &token, CancellationToken::new()));

@@ -24,7 +24,7 @@ fn lesson(batch: u32) -> Lesson {
 }
 
 fn on(ranks: usize, placement: Placement, lesson: &Lesson) -> Learned {
-    let group = Group::new(vec![Arc::clone(&MODEL); ranks], 0, Duration::from_secs(60), placement);
+    let group = Group::new(vec![Arc::clone(&MODEL); ranks], 0, Duration::from_secs(60), Some(placement));
     let only = [Entry { lesson, from: None, observer: &mut () }];
     train_in_group(only, Packing::default(), group).swap_remove(0).unwrap()
 }

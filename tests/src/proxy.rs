@@ -1,0 +1,53 @@
+use std::io::copy;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+/// A way to a server that can be cut.
+pub struct Proxy {
+    address: SocketAddr,
+    /// Both ends of every connection since the last cut.
+    open: Arc<Mutex<Vec<TcpStream>>>,
+}
+
+impl Proxy {
+    /// Leads to `server`, which need not listen yet.
+    pub fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let proxy = Self { address: listener.local_addr().expect("an address"), open: Arc::default() };
+        let open = Arc::clone(&proxy.open);
+        thread::spawn(move || {
+            for near in listener.incoming().map_while(Result::ok) {
+                if let Ok(far) = TcpStream::connect(server) {
+                    let mut open = open.lock().expect("no panic");
+                    open.extend([&near, &far].map(|end| end.try_clone().expect("a handle")));
+                    pass_on(&near, &far);
+                    pass_on(&far, &near);
+                }
+            }
+        });
+        proxy
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Cuts every connection there is; how many those were. The next ones go through again.
+    pub fn cut(&self) -> usize {
+        let ends = std::mem::take(&mut *self.open.lock().expect("no panic"));
+        ends.iter().filter(|end| end.shutdown(Shutdown::Both).is_ok()).count() / 2
+    }
+}
+
+fn pass_on(from: &TcpStream, to: &TcpStream) {
+    let (mut from, mut to) = (from.try_clone().expect("a handle"), to.try_clone().expect("a handle"));
+    for end in [&from, &to] {
+        end.set_nodelay(true).expect("a socket");
+    }
+    thread::spawn(move || {
+        let _ = copy(&mut from, &mut to); // until one of them is closed or cut
+        let _ = to.shutdown(Shutdown::Both);
+    });
+}
