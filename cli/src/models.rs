@@ -16,7 +16,8 @@ use tracing::info;
 pub fn load(settings: &Settings) -> Result<BaseModel, Failure> {
     let dir = bundle::model_dir(settings.model.as_deref())?;
     let arithmetic = if settings.exact { Arithmetic::Exact } else { Arithmetic::Fast };
-    let computing = Computing { arithmetic, checkpointing: settings.checkpointing.unwrap_or(false) };
+    let computing =
+        Computing { arithmetic, checkpointing: settings.checkpointing.unwrap_or(false), ..Computing::default() };
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };

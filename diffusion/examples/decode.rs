@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use likeness_diffusion::{Arithmetic, Device, NoiseKey, Purpose, Vae, memory};
+use likeness_diffusion::{Computing, Device, NoiseKey, Purpose, Vae, memory};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     memory::keep_freed_memory();
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: decode MODEL SIDE [TILE]".into());
     };
     let (side, tile) = (side.parse::<usize>()?, arguments.next().map(|tile| tile.parse::<usize>()).transpose()?);
-    let vae = Vae::load(&PathBuf::from(model).join("vae"), Arithmetic::default(), &Device::Cpu)?;
+    let vae = Vae::load(&PathBuf::from(model).join("vae"), Computing::default(), &Device::Cpu)?;
     let latents = side / vae.factor();
     let key = NoiseKey { seed: 0, purpose: Purpose::Latents, step: 0, sample: 0 };
     let latents = key.normal((1, vae.channels(), latents, latents), &Device::Cpu)?;

@@ -13,6 +13,14 @@ pub enum LoadError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A device did not take the weights.
+    #[error("cannot place the weights of {path} on the device: {source}; has it enough free memory?")]
+    Device {
+        /// The weight file.
+        path: PathBuf,
+        /// What the device said.
+        source: candle_core::Error,
+    },
     /// A file that defines the model is not there.
     #[error("{folder} has no {wanted}: a Stable Diffusion directory in the Hugging Face layout needs it")]
     NoFile {

@@ -23,7 +23,7 @@ mod ops;
 mod stored;
 mod weights;
 
-pub use candle_core::{Device, Result as TensorResult, Tensor};
+pub use candle_core::{DType, Device, Result as TensorResult, Tensor};
 pub use digest::ModelDigest;
 pub use embedding::{Base, Embedding, EmbeddingError, Facts};
 pub use error::LoadError;

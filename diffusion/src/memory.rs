@@ -15,12 +15,12 @@ pub const KEPT_BYTES: i32 = 1 << 30;
 /// page by small page takes longer than to read them.
 pub(crate) fn zeros<T: Copy + Default>(len: usize) -> Vec<T> {
     let values = vec![T::default(); len];
-    #[cfg(target_os = "linux")]
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
     large_pages::ask(&values);
     values
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
 mod large_pages {
     const LARGE_PAGE: usize = 2 << 20;
 

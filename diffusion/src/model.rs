@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
 use crate::digest::ModelDigest;
 use crate::error::LoadError;
+use crate::ops::composed::Place;
 use crate::ops::conv::Arithmetic;
 use crate::schedule::NoiseSchedule;
 use crate::text_encoder::TextEncoder;
@@ -35,13 +36,28 @@ pub struct BaseModel {
 }
 
 /// How a network computes. Neither changes what is learned by more than rounding.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Computing {
     /// How 3×3 convolutions are computed.
     pub arithmetic: Arithmetic,
     /// Whether the UNet keeps only the inputs of its blocks for the way back, and runs each again: less memory for more time, the
     /// same bits.
     pub checkpointing: bool,
+    /// What text encoder and UNet compute in. f32 on the CPU has kernels of its own; a GPU takes bf16 as well, f64 is for
+    /// comparisons. The VAE takes f32 where this is narrower. Learned rows, losses and latents between two steps are f32 always.
+    pub precision: DType,
+}
+
+impl Default for Computing {
+    fn default() -> Self {
+        Self { arithmetic: Arithmetic::default(), checkpointing: false, precision: DType::F32 }
+    }
+}
+
+impl Computing {
+    pub(crate) fn place(&self, device: &Device) -> Place {
+        Place { device: device.clone(), dtype: self.precision }
+    }
 }
 
 impl BaseModel {
@@ -66,10 +82,10 @@ impl BaseModel {
             || {
                 rayon::join(
                     || Unet::load(&dir.join("unet"), computing, device),
-                    || Vae::load(&dir.join("vae"), computing.arithmetic, device),
+                    || Vae::load(&dir.join("vae"), computing, device),
                 )
             },
-            || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), device), || digest(dir)),
+            || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), computing, device), || digest(dir)),
         );
         let ((unet, vae), (text, digest)) = ((heavy.0?, heavy.1?), (light.0?, light.1?));
         let model = Self {

@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::config::TextConfig;
 use crate::error::LoadError;
+use crate::model::Computing;
 use crate::ops::activation::Activation;
 use crate::ops::attention::Attention;
-use crate::ops::conv::Arithmetic;
+use crate::ops::composed::Place;
 use crate::ops::glue::{Splice, splice};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
@@ -32,7 +33,7 @@ pub struct TextEncoder {
     layers: Vec<Layer>,
     last_norm: LayerNorm,
     vocabulary_norm: f32,
-    device: Device,
+    place: Place,
 }
 
 impl TextEncoder {
@@ -40,9 +41,9 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, device: &Device) -> std::result::Result<Self, LoadError> {
-        let config = TextConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), Arithmetic::default())?;
+    pub fn load(folder: &Path, computing: Computing, device: &Device) -> std::result::Result<Self, LoadError> {
+        let (config, place) = (TextConfig::load(&folder.join("config.json"))?, computing.place(device));
+        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), computing.arithmetic, &place)?;
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");
@@ -54,7 +55,7 @@ impl TextEncoder {
         let (layers, last_norm) = (layers?, root.pp("final_layer_norm").layer_norm(d, config.layer_norm_eps)?);
         file.finish(HARMLESS)?;
         let vocabulary_norm = median_norm(&tokens, d);
-        Ok(Self { config, tokens, positions, layers, last_norm, vocabulary_norm, device: device.clone() })
+        Ok(Self { config, tokens, positions, layers, last_norm, vocabulary_norm, place })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -93,7 +94,7 @@ impl TextEncoder {
     /// An id that the table does not have.
     pub fn rows(&self, ids: &[u32]) -> Result<Tensor> {
         let rows: Result<Vec<_>> = ids.iter().map(|id| self.row(*id)).collect();
-        Tensor::from_vec(rows?.concat(), (ids.len(), self.width()), &self.device)
+        Tensor::from_vec(rows?.concat(), (ids.len(), self.width()), &self.place.device)
     }
 
     fn row(&self, id: u32) -> Result<Cow<'_, [f32]>> {
@@ -112,7 +113,7 @@ impl TextEncoder {
         self.forward(std::slice::from_ref(prompt), learned)?.squeeze(0)
     }
 
-    /// The context `(b, 77, d)` of `b` prompts, differentiable with respect to `learned` `(n, d)`.
+    /// The context `(b, 77, d)` of `b` prompts in f32, differentiable with respect to `learned` `(n, d)`.
     ///
     /// # Errors
     /// A slot without its row, an id that the table does not have, a prompt of another length than the model's.
@@ -123,14 +124,16 @@ impl TextEncoder {
             Some(learned) if learned.dims().last() != Some(&d) => {
                 bail!("learned rows of shape {:?} do not fit a text encoder of width {d}", learned.shape())
             }
-            Some(learned) => {
-                frozen(learned, |learned| self.pass(splice(learned, block.clone(), slots.clone())?.reshape(shape)?))
-            }
+            Some(learned) => frozen(&learned.to_dtype(self.place.dtype)?, |learned| {
+                self.pass(splice(learned, block.clone(), slots.clone())?.reshape(shape)?)
+            }),
             None if slots.is_empty() => {
-                frozen(&Tensor::from_vec(block, shape, &self.device)?, |tokens| self.pass(tokens.clone()))
+                let tokens = self.place.tensor(block, &[shape.0, shape.1, shape.2])?;
+                frozen(&tokens, |tokens| self.pass(tokens.clone()))
             }
             None => bail!("a prompt has slots for learned rows, but none were given"),
-        }
+        }?
+        .to_dtype(DType::F32)
     }
 
     fn pass(&self, mut x: Value) -> Result<Value> {

@@ -4,12 +4,14 @@ mod tiles;
 
 use std::path::Path;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use crate::config::VaeConfig;
 use crate::error::LoadError;
+use crate::model::Computing;
 use crate::ops::attention::Attention;
-use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
+use crate::ops::composed::Place;
+use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::Move;
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
@@ -35,6 +37,7 @@ pub struct Vae {
     quantise: Option<Linear>,
     unquantise: Option<Linear>,
     decoder: Decoder,
+    dtype: DType,
 }
 
 impl Vae {
@@ -42,16 +45,18 @@ impl Vae {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, arithmetic: Arithmetic, _device: &Device) -> Loaded<Self> {
+    pub fn load(folder: &Path, computing: Computing, device: &Device) -> Loaded<Self> {
         let config = VaeConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), arithmetic)?;
+        let dtype = if computing.precision == DType::F64 { DType::F64 } else { DType::F32 };
+        let place = Place { device: device.clone(), dtype };
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place)?;
         let (root, c) = (file.root(), config.latent_channels);
         let encoder = Encoder::load(&root.pp("encoder"), &config)?;
         let decoder = Decoder::load(&root.pp("decoder"), &config)?;
         let quantise = config.use_quant_conv.then(|| root.pp("quant_conv").pointwise(2 * c, 2 * c)).transpose()?;
         let unquantise = config.use_post_quant_conv.then(|| root.pp("post_quant_conv").pointwise(c, c)).transpose()?;
         file.finish(&[])?;
-        Ok(Self { config, encoder, quantise, unquantise, decoder })
+        Ok(Self { config, encoder, quantise, unquantise, decoder, dtype })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -80,7 +85,7 @@ impl Vae {
         if channels != 3 || h == 0 || w == 0 || h % factor != 0 || w % factor != 0 {
             bail!("cannot encode pixels of shape {:?}: 3 channels and sides that {factor} divides", pixels.shape());
         }
-        let moments = each(pixels, |picture| {
+        let moments = each(&pixels.to_dtype(self.dtype)?, |picture| {
             let moments = self.encoder.forward(picture)?;
             self.quantise.as_ref().map_or(Ok(moments.clone()), |layer| layer.forward(&moments))
         })?;
@@ -108,7 +113,7 @@ impl Vae {
         if channels != self.config.latent_channels {
             bail!("cannot decode latents of shape {:?}: {} channels", latents.shape(), self.config.latent_channels);
         }
-        let latents = (latents / self.config.scaling_factor)?;
+        let latents = (latents.to_dtype(self.dtype)? / self.config.scaling_factor)?;
         let decode = |latents: &Tensor| {
             each(latents, |latents| match &self.unquantise {
                 Some(layer) => self.decoder.forward(&layer.forward(latents)?),
@@ -129,7 +134,7 @@ impl Vae {
 fn each(batch: &Tensor, network: impl Fn(&Value) -> Result<Value> + Sync) -> Result<Tensor> {
     let pass = |x: &Value| Move::ChannelsFirst.forward(&network(&Move::ChannelsLast.forward(x)?)?);
     let pictures: Result<Vec<Tensor>> = (0..batch.dim(0)?).map(|i| frozen(&batch.narrow(0, i, 1)?, pass)).collect();
-    Tensor::cat(&pictures?, 0)
+    Tensor::cat(&pictures?, 0)?.to_dtype(DType::F32)
 }
 
 fn resnets(scope: &Scope<'_>, count: usize, inputs: usize, outputs: usize, groups: Groups) -> Loaded<Vec<Resnet>> {

@@ -13,6 +13,7 @@ use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::error::LoadError;
+use crate::ops::composed::Place;
 use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
@@ -26,6 +27,7 @@ pub(crate) struct WeightFile {
     metadata: Metadata,
     data_start: u64,
     arithmetic: Arithmetic,
+    place: Place,
     taken: Mutex<BTreeSet<String>>,
 }
 
@@ -41,14 +43,15 @@ pub(crate) fn weight_file(folder: &Path, stem: &str) -> Result<String, LoadError
 }
 
 impl WeightFile {
-    /// Opens `path` and checks its header against its length; its convolutions will use `arithmetic`.
-    pub(crate) fn open(path: PathBuf, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+    /// Opens `path` and checks its header against its length. Its layers will compute at `place`, its convolutions by `arithmetic`.
+    pub(crate) fn open(path: PathBuf, arithmetic: Arithmetic, place: &Place) -> Result<Self, LoadError> {
         let io = |source| LoadError::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(io)?;
         let len = file.metadata().map_err(io)?.len();
         match header(&file, len).map_err(io)? {
             Ok((metadata, data_start)) => {
-                Ok(Self { path, file, metadata, data_start, arithmetic, taken: Mutex::default() })
+                let (place, taken) = (place.clone(), Mutex::default());
+                Ok(Self { path, file, metadata, data_start, arithmetic, place, taken })
             }
             Err(reason) => Err(LoadError::Corrupt { path, reason }),
         }
@@ -170,14 +173,14 @@ impl Scope<'_> {
 
     /// A linear layer with a bias.
     pub(crate) fn linear(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
-        let (weight, bias) = (self.stored("weight", &[outputs, inputs])?, self.take("bias", &[outputs])?);
-        Linear::new(&weight, Some(bias), inputs, outputs).map_err(self.unread())
+        let bias = self.take("bias", &[outputs])?;
+        self.layer(&self.stored("weight", &[outputs, inputs])?, Some(bias), inputs, outputs)
     }
 
     /// A 1×1 convolution with a bias, which is a linear layer over channels.
     pub(crate) fn pointwise(&self, inputs: usize, outputs: usize) -> Result<Linear, LoadError> {
-        let (weight, bias) = (self.stored("weight", &[outputs, inputs, 1, 1])?, self.take("bias", &[outputs])?);
-        Linear::new(&weight, Some(bias), inputs, outputs).map_err(self.unread())
+        let bias = self.take("bias", &[outputs])?;
+        self.layer(&self.stored("weight", &[outputs, inputs, 1, 1])?, Some(bias), inputs, outputs)
     }
 
     /// The linear layers `names` of one input as a single layer, their outputs of `each` channels side by side.
@@ -186,24 +189,59 @@ impl Scope<'_> {
         let weights: Result<Vec<_>, _> = parts.iter().map(|part| part.stored("weight", &[each, inputs])).collect();
         let biases: Result<Vec<_>, _> = parts.iter().filter(|_| bias).map(|part| part.take("bias", &[each])).collect();
         let bias = bias.then_some(biases?.concat());
-        Linear::new(&Joined(weights?), bias, inputs, names.len() * each).map_err(self.unread())
+        self.layer(&Joined(weights?), bias, inputs, names.len() * each)
+    }
+
+    fn layer(
+        &self,
+        weight: &impl Source,
+        bias: Option<Vec<f32>>,
+        inputs: usize,
+        outputs: usize,
+    ) -> Result<Linear, LoadError> {
+        match self.elsewhere() {
+            None => Linear::new(weight, bias, inputs, outputs).map_err(self.unread()),
+            Some(place) => Linear::at(place, self.whole(weight)?, bias, inputs).map_err(self.unplaced()),
+        }
+    }
+
+    /// The place of the weights if it has no kernels.
+    fn elsewhere(&self) -> Option<&Place> {
+        Some(&self.file.place).filter(|place| !place.has_kernels())
+    }
+
+    fn whole(&self, weight: &impl Source) -> Result<Vec<f32>, LoadError> {
+        let mut values = vec![0.0; weight.len()];
+        weight.read(0, &mut values).map_err(self.unread())?;
+        Ok(values)
+    }
+
+    fn unplaced(&self) -> impl Fn(candle_core::Error) -> LoadError {
+        let path = self.file.path.clone();
+        move |source| LoadError::Device { path: path.clone(), source }
     }
 
     /// A 3×3 convolution with a bias.
     pub(crate) fn conv(&self, inputs: usize, outputs: usize, stride: Stride) -> Result<Conv3x3, LoadError> {
         let (weight, bias) = (self.stored("weight", &[outputs, inputs, 3, 3])?, self.take("bias", &[outputs])?);
-        Conv3x3::new(&weight, bias, (inputs, outputs), stride, self.file.arithmetic).map_err(self.unread())
+        let channels = (inputs, outputs);
+        match self.elsewhere() {
+            None => Conv3x3::new(&weight, bias, channels, stride, self.file.arithmetic).map_err(self.unread()),
+            Some(place) => Conv3x3::at(place, self.whole(&weight)?, bias, channels, stride).map_err(self.unplaced()),
+        }
     }
 
     /// A layer norm.
     pub(crate) fn layer_norm(&self, width: usize, epsilon: f64) -> Result<LayerNorm, LoadError> {
-        Ok(LayerNorm::new(self.take("weight", &[width])?, self.take("bias", &[width])?, epsilon))
+        let norm = LayerNorm::new(self.take("weight", &[width])?, self.take("bias", &[width])?, epsilon);
+        self.elsewhere().map_or(Ok(norm.clone()), |place| norm.at(place)).map_err(self.unplaced())
     }
 
     /// A group norm; the configuration has been checked, so that `groups` divides `width`.
     pub(crate) fn group_norm(&self, width: usize, groups: Groups, then: Then) -> Result<GroupNorm, LoadError> {
         let (weight, bias) = (self.take("weight", &[width])?, self.take("bias", &[width])?);
-        Ok(GroupNorm::new(weight, bias, groups.count, groups.epsilon, then))
+        let norm = GroupNorm::new(weight, bias, groups.count, groups.epsilon, then);
+        self.elsewhere().map_or(Ok(norm.clone()), |place| norm.at(place)).map_err(self.unplaced())
     }
 }
 
@@ -246,7 +284,7 @@ mod tests {
     #[test]
     fn all_three_float_types_are_read_by_their_full_names() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default()).unwrap();
         let scope = file.root().pp("a").pp("b");
         assert!(scope.has("weight") && !scope.has("c"));
         assert_eq!(scope.take("weight", &[1, 2]).unwrap(), [1.5, -2.0]);
@@ -258,7 +296,7 @@ mod tests {
     #[test]
     fn missing_surplus_misshapen_and_mistyped_tensors_are_named() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default()).unwrap();
         let root = file.root();
         let text = |e: LoadError| e.to_string();
         assert!(text(root.take("a.b.gain", &[3]).unwrap_err()).contains("lacks tensor a.b.gain of shape [3]"));
@@ -275,7 +313,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for broken in [&bytes[..bytes.len() - 1], &bytes[..20], &[], b"not a safetensors file at all"] {
             std::fs::write(&path, broken).unwrap();
-            let error = WeightFile::open(path.clone(), Arithmetic::Fast).err().unwrap().to_string();
+            let error = WeightFile::open(path.clone(), Arithmetic::Fast, &Place::default()).err().unwrap().to_string();
             assert!(error.contains("is corrupt or truncated"), "{error}");
         }
     }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use candle_core::{D, Tensor, Var};
 use golden::{max_abs_diff, noise};
-use likeness_diffusion::{BaseModel, Computing, Device, Prompt, Slot};
+use likeness_diffusion::{BaseModel, Computing, DType, Device, Prompt, Slot};
 
 const MODELS: [&str; 3] = ["avatar-tiny", "sd15-like", "sd2-like"];
 /// Largest absolute difference of a forward pass.
@@ -34,15 +34,22 @@ struct Gap {
 }
 
 impl Case {
-    fn load(name: &'static str) -> Self {
-        let model = BaseModel::load(&golden::model(name), &Device::Cpu).unwrap();
+    fn load(name: &'static str, precision: DType) -> Self {
+        let computing = Computing { precision, ..Computing::default() };
+        let model = BaseModel::load_with(&golden::model(name), computing, &Device::Cpu).unwrap();
         let side = model.unet.config().sample_size.unwrap();
         let latents = [model.vae.channels(), side, side];
         Self { name, model, golden: golden::tensors(name), latents }
     }
 
     fn each(test: impl Fn(&Self)) {
-        MODELS.into_iter().for_each(|name| test(&Self::load(name)));
+        MODELS.into_iter().for_each(|name| test(&Self::load(name, DType::F32)));
+    }
+
+    /// By the kernels, and in f64 by compositions of candle's ops, which is the way that GPUs take.
+    fn both(test: impl Fn(&Self)) {
+        Self::each(&test);
+        MODELS.into_iter().for_each(|name| test(&Self::load(name, DType::F64)));
     }
 
     fn noise(&self, seed: u64, batch: usize) -> Tensor {
@@ -119,7 +126,7 @@ fn scalar(tensor: &Tensor) -> f32 {
 
 #[test]
 fn the_text_encoder_gives_pytorchs_context_with_and_without_learned_rows() {
-    Case::each(|case| {
+    Case::both(|case| {
         let plain = case.model.text.forward(&case.prompts("ids"), None).unwrap();
         case.near("context", &fourth(&plain));
         let learned = case.model.text.forward(&case.prompts("learned.ids"), Some(&case.golden["learned"])).unwrap();
@@ -136,8 +143,8 @@ fn the_penultimate_layer_is_a_setting_of_the_encoders_config() {
         config["clip_skip"] = 1.into();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         std::fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-        let encoder = likeness_diffusion::TextEncoder::load(folder.path(), &Device::Cpu).unwrap();
-        let case = Case::load(name);
+        let encoder = likeness_diffusion::TextEncoder::load(folder.path(), Computing::default(), &Device::Cpu).unwrap();
+        let case = Case::load(name, DType::F32);
         let context = encoder.forward(&case.prompts("ids"), None).unwrap();
         case.near("context.penultimate", &fourth(&context));
     }
@@ -145,7 +152,7 @@ fn the_penultimate_layer_is_a_setting_of_the_encoders_config() {
 
 #[test]
 fn the_unet_predicts_what_pytorchs_does_with_a_timestep_for_each_sample() {
-    Case::each(|case| {
+    Case::both(|case| {
         let d = case.model.text.width();
         let output = case.model.unet.forward(&case.noise(2, 2), &[7, 801], &noise(3, &[2, 77, d])).unwrap();
         case.near("unet", &output);
@@ -157,7 +164,7 @@ fn the_unet_predicts_what_pytorchs_does_with_a_timestep_for_each_sample() {
 
 #[test]
 fn the_vae_encodes_and_decodes_as_pytorchs() {
-    Case::each(|case| {
+    Case::both(|case| {
         let [_, h, w] = case.latents;
         let factor = case.model.vae.factor();
         let repeat = |n: usize| (0..n * factor).map(|i| (i / factor) as u32).collect::<Vec<_>>();
@@ -188,7 +195,7 @@ fn the_vae_decodes_in_tiles_as_diffusers() {
 
 #[test]
 fn the_gradients_with_respect_to_learned_rows_and_context_are_pytorchs() {
-    Case::each(|case| {
+    Case::both(|case| {
         let (clean, eps, timesteps) = (case.noise(8, 2), case.noise(9, 2), [150, 720]);
         let learned = Var::from_tensor(&case.golden["learned"]).unwrap();
         let context = case.model.text.forward(&case.prompts("learned.ids"), Some(&learned)).unwrap();

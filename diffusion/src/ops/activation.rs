@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{self, Op1};
 use super::simd::{normal_cdf, normal_pdf, sigmoid, vectorised};
 use super::tape::Value;
 use super::values;
@@ -79,6 +80,16 @@ impl CustomOp1 for Activation {
     }
 }
 
+impl Op1 for Activation {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        composed::value(*self, x)
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        gradient * composed::slope(*self, x)?
+    }
+}
+
 struct Slope(Activation);
 
 impl CustomOp2 for Slope {
@@ -137,6 +148,16 @@ impl CustomOp1 for Geglu {
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         x.apply_op2_no_bwd(gradient, &GegluGradient).map(Some)
+    }
+}
+
+impl Op1 for Geglu {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        composed::geglu(x)
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        composed::geglu_back(x, gradient)
     }
 }
 

@@ -4,6 +4,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{self, Op1, Op2};
 use super::gemm::{Matrix, Write, product};
 use super::kernel::ROWS;
 use super::panels::Panels;
@@ -273,6 +274,28 @@ impl CustomOp1 for OfSelf {
     }
 }
 
+/// `count` parts of the last dimension, side by side.
+fn cut(x: &Tensor, count: usize, heads: usize) -> Result<Vec<Tensor>> {
+    let (last, stride) = (x.rank() - 1, x.dims().last().copied().unwrap_or_default());
+    if !stride.is_multiple_of(count * heads) {
+        bail!("attention of {heads} heads was given {:?}", x.shape());
+    }
+    (0..count).map(|part| x.narrow(last, part * stride / count, stride / count)).collect()
+}
+
+impl Op1 for OfSelf {
+    fn composed(&self, qkv: &Tensor) -> Result<Tensor> {
+        let parts = cut(qkv, 3, self.0.heads)?;
+        composed::attention(self.0, &parts[0], &parts[1], &parts[2])
+    }
+
+    fn composed_back(&self, qkv: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let parts = cut(qkv, 3, self.0.heads)?;
+        let own = composed::attention_back(self.0, (&parts[0], &parts[1], &parts[2]), gradient)?;
+        Tensor::cat(&own, 2)
+    }
+}
+
 struct OfSelfGradient(Attention);
 
 impl CustomOp2 for OfSelfGradient {
@@ -316,6 +339,19 @@ impl CustomOp2 for OfOther {
         let dq = both.narrow(0, 0, b * n * c)?.reshape((b, n, c))?;
         let dkv = both.narrow(0, b * n * c, b * m * 2 * c)?.reshape((b, m, 2 * c))?;
         Ok((Some(dq), Some(dkv)))
+    }
+}
+
+impl Op2 for OfOther {
+    fn composed(&self, q: &Tensor, kv: &Tensor) -> Result<Tensor> {
+        let parts = cut(kv, 2, self.0.heads)?;
+        composed::attention(self.0, q, &parts[0], &parts[1])
+    }
+
+    fn composed_back(&self, q: &Tensor, kv: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+        let parts = cut(kv, 2, self.0.heads)?;
+        let [dq, dk, dv] = composed::attention_back(self.0, (q, &parts[0], &parts[1]), gradient)?;
+        Ok([dq, Tensor::cat(&[dk, dv], 2)?])
     }
 }
 

@@ -1,10 +1,11 @@
 //! Frozen 3×3 convolutions, stride 1 or 2, over `(b, h, w, c)`.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{ConvTensors, Op1, Op2, Place};
 use super::gemm::{FEW_ROWS, Matrix, Right, Write, pieces, product};
 use super::kernel::LANES;
 use super::panels::Panels;
@@ -12,7 +13,7 @@ use super::patches::{Patches, Sides, source};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, Pictures, Tile};
-use super::{to_vec, values};
+use super::{placed, to_vec, values};
 use crate::stored::Source;
 
 /// The smaller sides of a picture from which F(2×2) and F(4×4) are quicker than the direct way: below, too few tiles share the
@@ -70,6 +71,8 @@ struct Weights {
     outputs: usize,
     stride: Stride,
     arithmetic: Arithmetic,
+    /// Where there are no kernels; the taps are empty then.
+    tensors: Option<ConvTensors>,
 }
 
 impl Weights {
@@ -104,7 +107,22 @@ impl Conv3x3 {
         arithmetic: Arithmetic,
     ) -> std::io::Result<Self> {
         let taps = Panels::taps(weight, 9, inputs, outputs)?;
-        Ok(Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic })))
+        Ok(Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic, tensors: None })))
+    }
+
+    /// As [`Self::new`], from tensors at a place without kernels, where candle chooses the arithmetic.
+    pub(crate) fn at(
+        place: &Place,
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        (inputs, outputs): (usize, usize),
+        stride: Stride,
+    ) -> Result<Self> {
+        let weight = place.tensor(weight, &[outputs, inputs, 3, 3])?;
+        let bias = place.tensor(bias, &[outputs])?;
+        let (taps, tensors) = (Panels::default(), Some(ConvTensors { weight, bias, turned: OnceLock::new() }));
+        let (bias, arithmetic) = (Vec::new(), Arithmetic::Exact);
+        Ok(Self(Arc::new(Weights { taps, bias, inputs, outputs, stride, arithmetic, tensors })))
     }
 
     /// `(b, h, w, inputs)` to `(b, h', w', outputs)`.
@@ -122,7 +140,7 @@ impl Conv3x3 {
                 x.tensor().shape()
             );
         }
-        x.apply(Plain { conv: self.clone(), shift: Some(to_vec(shift)?) })
+        x.apply(Plain { conv: self.clone(), shift: Some(shift.clone()) })
     }
 
     /// As [`Self::forward`], plus `residual` `(b, h', w', outputs)`.
@@ -178,6 +196,16 @@ impl Conv3x3 {
         Ok(())
     }
 
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        self.shape(x.shape())?;
+        placed(self.0.tensors.as_ref())?.forward(x, self.0.stride)
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let (_, height, width, _) = x.dims4()?;
+        placed(self.0.tensors.as_ref())?.back(gradient, self.0.stride, (height, width))
+    }
+
     fn input_gradient(&self, gradient: &Tensor, input: &Shape) -> Result<Tensor> {
         gradient.apply_op1_no_bwd(&InputGradient { conv: self.clone(), input: input.clone() })
     }
@@ -228,7 +256,8 @@ impl Conv3x3 {
 
 struct Plain {
     conv: Conv3x3,
-    shift: Option<Vec<f32>>,
+    /// `(b, outputs)`.
+    shift: Option<Tensor>,
 }
 
 impl CustomOp1 for Plain {
@@ -238,13 +267,27 @@ impl CustomOp1 for Plain {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (from, shape) = self.conv.shape(layout.shape())?;
-        let mut out = vec![0.0; shape.elem_count()];
-        self.conv.add_to(&mut out, &shape, values(storage, layout)?, from, self.shift.as_deref())?;
+        let (mut out, shift) = (vec![0.0; shape.elem_count()], self.shift.as_ref().map(to_vec).transpose()?);
+        self.conv.add_to(&mut out, &shape, values(storage, layout)?, from, shift.as_deref())?;
         Ok((CpuStorage::F32(out), shape))
     }
 
     fn bwd(&self, arg: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         self.conv.input_gradient(gradient, arg.shape()).map(Some)
+    }
+}
+
+impl Op1 for Plain {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let out = self.conv.composed(x)?;
+        match &self.shift {
+            Some(shift) => out.broadcast_add(&shift.unsqueeze(1)?.unsqueeze(1)?),
+            None => Ok(out),
+        }
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        self.conv.composed_back(x, gradient)
     }
 }
 
@@ -273,6 +316,16 @@ impl CustomOp2 for WithResidual {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(self.0.input_gradient(gradient, x.shape())?), Some(gradient.clone())))
+    }
+}
+
+impl Op2 for WithResidual {
+    fn composed(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.0.composed(x)? + residual
+    }
+
+    fn composed_back(&self, x: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([self.0.composed_back(x, gradient)?, gradient.clone()])
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{self, Op1, Op2};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::values;
@@ -24,10 +25,16 @@ struct Upsample {
 }
 
 impl Upsample {
+    /// For each row and each column of the result: that which it repeats.
+    fn lines(self, h: usize, w: usize) -> (Vec<usize>, Vec<usize>) {
+        let rows = (0..self.height).map(|y| y * h / self.height);
+        (rows.collect(), (0..self.width).map(|x| x * w / self.width).collect())
+    }
+
     /// For each pixel of the result, row by row: the pixel that it repeats.
     fn sources(self, h: usize, w: usize) -> Vec<usize> {
-        let rows = (0..self.height).map(|y| y * h / self.height);
-        rows.flat_map(|y| (0..self.width).map(move |x| y * w + x * w / self.width)).collect()
+        let (rows, columns) = self.lines(h, w);
+        rows.iter().flat_map(|y| columns.iter().map(move |x| y * w + x)).collect()
     }
 }
 
@@ -51,6 +58,20 @@ impl CustomOp1 for Upsample {
     fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let (_, height, width, _) = x.dims4()?;
         gradient.apply_op1_no_bwd(&UpsampleGradient { up: *self, height, width }).map(Some)
+    }
+}
+
+impl Op1 for Upsample {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, h, w, _) = x.dims4()?;
+        let (rows, columns) = self.lines(h, w);
+        composed::repeated(x, (&rows, &columns))
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let (_, h, w, _) = x.dims4()?;
+        let (rows, columns) = self.lines(h, w);
+        composed::repeated_back(gradient, (&rows, &columns), (h, w))
     }
 }
 
@@ -120,6 +141,18 @@ impl CustomOp2 for Join {
     }
 }
 
+impl Op2 for Join {
+    fn composed(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
+        Tensor::cat(&[left, right], left.rank() - 1)
+    }
+
+    fn composed_back(&self, left: &Tensor, right: &Tensor, g: &Tensor) -> Result<[Tensor; 2]> {
+        let last = g.rank() - 1;
+        let (m, n) = (left.dim(last)?, right.dim(last)?);
+        Ok([g.narrow(last, 0, m)?, g.narrow(last, m, n)?])
+    }
+}
+
 /// The same values with the last dimension moved to the second place, `(b, h, w, c)` to `(b, c, h, w)`, or the other way.
 #[derive(Clone, Copy)]
 pub(crate) enum Move {
@@ -135,7 +168,7 @@ impl Move {
         x.apply(self)
     }
 
-    fn back(self) -> Self {
+    fn opposite(self) -> Self {
         match self {
             Self::ChannelsFirst => Self::ChannelsLast,
             Self::ChannelsLast => Self::ChannelsFirst,
@@ -164,12 +197,35 @@ impl CustomOp1 for Move {
     }
 
     fn bwd(&self, _arg: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
-        gradient.apply_op1_no_bwd(&self.back()).map(Some)
+        gradient.apply_op1_no_bwd(&self.opposite()).map(Some)
+    }
+}
+
+impl Op1 for Move {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::ChannelsFirst => composed::channels_first(x),
+            Self::ChannelsLast => composed::channels_last(x),
+        }
+    }
+
+    fn composed_back(&self, _: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        self.opposite().composed(gradient)
     }
 }
 
 /// `a + b` of one shape.
 pub(crate) struct Sum;
+
+impl Op2 for Sum {
+    fn composed(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+        a + b
+    }
+
+    fn composed_back(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([g.clone(), g.clone()])
+    }
+}
 
 impl CustomOp2 for Sum {
     fn name(&self) -> &'static str {
@@ -233,6 +289,16 @@ impl CustomOp1 for SpliceOp {
 
     fn bwd(&self, learned: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         gradient.apply_op1_no_bwd(&SpliceGradient { op: self.clone(), rows: learned.dim(0)? }).map(Some)
+    }
+}
+
+impl Op1 for SpliceOp {
+    fn composed(&self, learned: &Tensor) -> Result<Tensor> {
+        composed::spliced(learned, &self.block, &self.splices)
+    }
+
+    fn composed_back(&self, learned: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        composed::spliced_back(learned, gradient, &self.splices)
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{NormTensors, Op1, Place};
 use super::simd::{sigmoid, vectorised};
 use super::tape::Value;
-use super::values;
+use super::{placed, values};
 
 /// Pixels of one piece of work.
 const PIECE: usize = 128;
@@ -32,13 +33,23 @@ struct Weights {
     groups: usize,
     epsilon: f64,
     then: Then,
+    /// Where there are no kernels.
+    tensors: Option<NormTensors>,
 }
 
 impl GroupNorm {
     /// From `weight` and `bias`, both `(c)` with `c` a multiple of `groups`.
     pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, groups: usize, epsilon: f64, then: Then) -> Self {
         assert!(weight.len() == bias.len() && weight.len().is_multiple_of(groups));
-        Self(Arc::new(Weights { weight, bias, groups, epsilon, then }))
+        Self(Arc::new(Weights { weight, bias, groups, epsilon, then, tensors: None }))
+    }
+
+    /// This norm at a place without kernels.
+    pub(crate) fn at(self, place: &Place) -> Result<Self> {
+        let Weights { weight, bias, groups, epsilon, then, .. } = &*self.0;
+        let tensors = Some(NormTensors::new(weight, bias, *epsilon, place)?);
+        let (weight, bias, groups, epsilon, then) = (weight.clone(), bias.clone(), *groups, *epsilon, *then);
+        Ok(Self(Arc::new(Weights { weight, bias, groups, epsilon, then, tensors })))
     }
 
     /// `(b, h, w, c)` to the same shape.
@@ -166,6 +177,19 @@ impl CustomOp1 for Forward {
     fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         let moments = self.moments.get().cloned().unwrap_or_default();
         x.apply_op2_no_bwd(gradient, &Gradient { norm: self.norm.clone(), moments }).map(Some)
+    }
+}
+
+impl Op1 for Forward {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        let Weights { groups, then, tensors, .. } = &*self.norm.0;
+        self.norm.sample_len(x.shape())?;
+        placed(tensors.as_ref())?.groups(x, *groups, *then)
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        let Weights { groups, then, tensors, .. } = &*self.norm.0;
+        placed(tensors.as_ref())?.groups_back(x, gradient, *groups, *then)
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
+use super::composed::{NormTensors, Op1, Place};
 use super::simd::{sum, sum2, vectorised};
 use super::tape::Value;
-use super::values;
+use super::{placed, values};
 
 /// Rows of one piece of work.
 const PIECE: usize = 64;
@@ -21,13 +22,23 @@ struct Weights {
     weight: Vec<f32>,
     bias: Vec<f32>,
     epsilon: f32,
+    /// Where there are no kernels.
+    tensors: Option<NormTensors>,
 }
 
 impl LayerNorm {
     /// From `weight` and `bias`, both `(c)`.
     pub(crate) fn new(weight: Vec<f32>, bias: Vec<f32>, epsilon: f64) -> Self {
         assert_eq!(weight.len(), bias.len());
-        Self(Arc::new(Weights { weight, bias, epsilon: epsilon as f32 }))
+        Self(Arc::new(Weights { weight, bias, epsilon: epsilon as f32, tensors: None }))
+    }
+
+    /// This norm at a place without kernels.
+    pub(crate) fn at(self, place: &Place) -> Result<Self> {
+        let Weights { weight, bias, epsilon, .. } = &*self.0;
+        let tensors = Some(NormTensors::new(weight, bias, f64::from(*epsilon), place)?);
+        let (weight, bias, epsilon) = (weight.clone(), bias.clone(), *epsilon);
+        Ok(Self(Arc::new(Weights { weight, bias, epsilon, tensors })))
     }
 
     /// `(…, c)` to `(…, c)`.
@@ -51,7 +62,7 @@ impl CustomOp1 for LayerNorm {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let Weights { weight, bias, epsilon } = &*self.0;
+        let Weights { weight, bias, epsilon, .. } = &*self.0;
         let width = weight.len();
         if layout.dims().last() != Some(&width) {
             bail!("a layer norm of width {width} was given {:?}", layout.shape());
@@ -73,6 +84,16 @@ impl CustomOp1 for LayerNorm {
 
     fn bwd(&self, x: &Tensor, _res: &Tensor, gradient: &Tensor) -> Result<Option<Tensor>> {
         x.apply_op2_no_bwd(gradient, &Gradient(self.clone())).map(Some)
+    }
+}
+
+impl Op1 for LayerNorm {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        placed(self.0.tensors.as_ref())?.rows(x)
+    }
+
+    fn composed_back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        placed(self.0.tensors.as_ref())?.rows_back(x, gradient)
     }
 }
 

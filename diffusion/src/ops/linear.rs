@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
+use super::composed::{LinearTensors, Op1, Op2, Place};
 use super::gemm::{Matrix, Right, Write, pieces, product};
 use super::panels::Panels;
 use super::tape::Value;
-use super::values;
+use super::{placed, values};
 use crate::stored::Source;
 
 /// `x Wᵀ + bias`, with `W` and `bias` frozen.
@@ -21,6 +22,8 @@ struct Weights {
     bias: Option<Vec<f32>>,
     inputs: usize,
     outputs: usize,
+    /// Where there are no kernels; the panels are empty then.
+    tensors: Option<LinearTensors>,
 }
 
 impl Linear {
@@ -35,7 +38,16 @@ impl Linear {
         outputs: usize,
     ) -> std::io::Result<Self> {
         let weight = Panels::transposed(weight, inputs, outputs)?;
-        Ok(Self(Arc::new(Weights { weight, bias, inputs, outputs })))
+        Ok(Self(Arc::new(Weights { weight, bias, inputs, outputs, tensors: None })))
+    }
+
+    /// As [`Self::new`], from tensors at a place without kernels.
+    pub(crate) fn at(place: &Place, weight: Vec<f32>, bias: Option<Vec<f32>>, inputs: usize) -> Result<Self> {
+        let outputs = weight.len() / inputs;
+        let weight = place.tensor(weight, &[outputs, inputs])?;
+        let bias = bias.map(|bias| place.tensor(bias, &[outputs])).transpose()?;
+        let tensors = Some(LinearTensors { weight, bias });
+        Ok(Self(Arc::new(Weights { weight: Panels::default(), bias: None, inputs, outputs, tensors })))
     }
 
     /// `(…, inputs)` to `(…, outputs)`.
@@ -59,7 +71,7 @@ impl Linear {
 
     /// Writes the layer's result for `x` to `out`; adds it where that `has` something.
     fn write_to(&self, out: &mut [f32], has: bool, x: &[f32]) {
-        let Weights { weight, bias, inputs, outputs } = &*self.0;
+        let Weights { weight, bias, inputs, outputs, .. } = &*self.0;
         let weight = Right::from(weight);
         pieces(out, *outputs, |out, (row, column), count| {
             let into = match bias {
@@ -101,6 +113,17 @@ impl CustomOp1 for Plain {
     }
 }
 
+impl Op1 for Plain {
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
+        self.0.shape(x.shape())?;
+        placed(self.0.0.tensors.as_ref())?.forward(x)
+    }
+
+    fn composed_back(&self, _: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+        placed(self.0.0.tensors.as_ref())?.back(gradient)
+    }
+}
+
 struct WithResidual(Linear);
 
 impl CustomOp2 for WithResidual {
@@ -126,6 +149,17 @@ impl CustomOp2 for WithResidual {
         gradient: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         Ok((Some(self.0.input_gradient(gradient)?), Some(gradient.clone())))
+    }
+}
+
+impl Op2 for WithResidual {
+    fn composed(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.0.shape(x.shape())?;
+        placed(self.0.0.tensors.as_ref())?.forward(x)? + residual
+    }
+
+    fn composed_back(&self, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<[Tensor; 2]> {
+        Ok([placed(self.0.0.tensors.as_ref())?.back(gradient)?, gradient.clone()])
     }
 }
 

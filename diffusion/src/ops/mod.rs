@@ -7,6 +7,7 @@
 
 pub(crate) mod activation;
 pub(crate) mod attention;
+pub(crate) mod composed;
 pub(crate) mod conv;
 pub(crate) mod gemm;
 pub(crate) mod glue;
@@ -34,6 +35,14 @@ pub(crate) fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
         (CpuStorage::F32(_), None) => bail!("frozen ops read contiguous tensors, not one of layout {layout:?}"),
         _ => bail!("frozen ops read f32"),
+    }
+}
+
+/// The tensors of an op that was loaded for a place without kernels.
+fn placed<T>(tensors: Option<&T>) -> Result<&T> {
+    match tensors {
+        Some(tensors) => Ok(tensors),
+        None => bail!("a frozen op that was loaded for f32 on the CPU was given something else"),
     }
 }
 

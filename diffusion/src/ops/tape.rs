@@ -7,12 +7,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
+use candle_core::backend::BackendStorage;
+use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor, bail};
 
 use rayon::prelude::*;
 
+use super::composed::{Op1, Op2};
 use super::glue::Sum;
-use super::to_vec;
 
 /// A contiguous tensor within a frozen network, with its place on the tape if a gradient flows through it.
 #[derive(Clone)]
@@ -35,12 +38,12 @@ enum Step {
     /// An input of the network, by its number.
     Input(usize),
     One {
-        op: Box<dyn CustomOp1 + Send + Sync>,
+        op: Box<dyn Op1>,
         input: Tensor,
         from: usize,
     },
     Two {
-        op: Box<dyn CustomOp2 + Send + Sync>,
+        op: Box<dyn Op2>,
         inputs: [Tensor; 2],
         from: [Option<usize>; 2],
     },
@@ -86,13 +89,9 @@ impl Tape {
             match step {
                 Step::Input(number) => inputs[*number] = Some(gradient),
                 Step::Reshape { to, from } => add(&mut gradients[*from], gradient.reshape(to)?)?,
-                Step::One { op, input, from } => match op.bwd(input, &gradient, &gradient)? {
-                    Some(gradient) => add(&mut gradients[*from], gradient)?,
-                    None => bail!("{} gave no gradient", op.name()),
-                },
+                Step::One { op, input, from } => add(&mut gradients[*from], op.back(input, &gradient)?)?,
                 Step::Two { op, inputs: [a, b], from } => {
-                    let (a, b) = op.bwd(a, b, &gradient, &gradient)?;
-                    add_both(&mut gradients, [a, b], *from)?;
+                    add_both(&mut gradients, op.back(a, b, &gradient)?, *from)?;
                 }
                 Step::Again { part, inputs, from } => {
                     // The part goes on with the sums as they stand, so that they are added up in the order they would be without it.
@@ -135,7 +134,7 @@ fn add_both(sums: &mut [Option<Tensor>], gradients: [Option<Tensor>; 2], from: [
 
 fn add(sum: &mut Option<Tensor>, gradient: Tensor) -> Result<()> {
     *sum = Some(match sum.take() {
-        Some(so_far) => so_far.apply_op2_no_bwd(&gradient, &Sum)?,
+        Some(so_far) => Sum.run(&so_far, &gradient)?,
         None => gradient,
     });
     Ok(())
@@ -169,8 +168,8 @@ impl Value {
     }
 
     /// The result of a frozen op. Its `bwd` is called without the result: it is given the gradient in its place.
-    pub(crate) fn apply(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Self> {
-        let tensor = self.tensor.apply_op1_no_bwd(&op)?;
+    pub(crate) fn apply(&self, op: impl Op1 + 'static) -> Result<Self> {
+        let tensor = op.run(&self.tensor)?;
         Ok(match &self.place {
             Some(Place { tape, index }) => {
                 tape.record(Step::One { op: Box::new(op), input: self.tensor.clone(), from: *index }, tensor)
@@ -180,8 +179,8 @@ impl Value {
     }
 
     /// The result of a frozen op of two values, as [`Self::apply`].
-    pub(crate) fn apply2(&self, other: &Self, op: impl CustomOp2 + Send + Sync + 'static) -> Result<Self> {
-        let tensor = self.tensor.apply_op2_no_bwd(&other.tensor, &op)?;
+    pub(crate) fn apply2(&self, other: &Self, op: impl Op2 + 'static) -> Result<Self> {
+        let tensor = op.run(&self.tensor, &other.tensor)?;
         let from = [self.index(), other.index()];
         Ok(match self.place.as_ref().or(other.place.as_ref()) {
             Some(Place { tape, .. }) => {
@@ -284,14 +283,36 @@ impl Run {
 /// The whole network as one op of candle's graph.
 struct Network(Vec<Run>);
 
+impl Network {
+    /// The result, alone in its storage.
+    fn whole(&self) -> Result<Tensor> {
+        let whole = join(self.0.iter().map(|run| run.tensor.clone()).collect())?;
+        if whole.is_contiguous() && whole.layout().start_offset() == 0 { Ok(whole) } else { whole.copy() }
+    }
+}
+
 impl CustomOp2 for Network {
     fn name(&self) -> &'static str {
         "frozen-network"
     }
 
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        let whole = join(self.0.iter().map(|run| run.tensor.clone()).collect())?;
-        Ok((CpuStorage::F32(to_vec(&whole)?), whole.shape().clone()))
+        let whole = self.whole()?;
+        let (storage, layout) = whole.storage_and_layout();
+        match &*storage {
+            Storage::Cpu(storage) => Ok((storage.try_clone(layout)?, layout.shape().clone())),
+            _ => bail!("a network on the CPU has a result elsewhere"),
+        }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        let whole = self.whole()?;
+        let (storage, layout) = whole.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, layout.shape().clone())),
+            _ => bail!("a network on a GPU has a result elsewhere"),
+        }
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, gradient: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -318,6 +339,7 @@ mod tests {
     use super::super::activation::Activation;
     use super::super::glue::join as beside;
     use super::super::testing::{agree, noise};
+    use super::super::to_vec;
     use super::*;
     use candle_core::Var;
 

@@ -6,7 +6,7 @@ mod transformer;
 use std::path::Path;
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use self::blocks::{Downsample, Resnet, Upsample};
 use self::transformer::{Shape, Transformer};
@@ -14,6 +14,7 @@ use crate::config::{DownBlockType, UnetConfig, UpBlockType};
 use crate::error::LoadError;
 use crate::model::Computing;
 use crate::ops::activation::Activation;
+use crate::ops::composed::Place;
 use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
@@ -42,7 +43,7 @@ pub struct Unet {
     checkpointing: bool,
     /// Values of its weights.
     weights: usize,
-    device: Device,
+    place: Place,
 }
 
 /// Resnets, each with its transformer if the block has any. Shared, so that a gradient checkpoint can hold them.
@@ -74,7 +75,8 @@ impl Unet {
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
     pub fn load(folder: &Path, computing: Computing, device: &Device) -> std::result::Result<Self, LoadError> {
         let config = UnetConfig::load(&folder.join("config.json"))?;
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic)?;
+        let place = computing.place(device);
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place)?;
         let builder = Builder { config: &config, root: file.root() };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");
@@ -86,8 +88,8 @@ impl Unet {
         let conv_out = builder.root.pp("conv_out").conv(first, config.out_channels, Stride::One)?;
         let weights = file.values();
         file.finish(&[])?;
-        let (middle, checkpointing, device) = (Arc::new(middle), computing.checkpointing, device.clone());
-        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, weights, device })
+        let (middle, checkpointing) = (Arc::new(middle), computing.checkpointing);
+        Ok(Self { config, time1, time2, conv_in, down, middle, up, norm_out, conv_out, checkpointing, weights, place })
     }
 
     /// The files of `folder` that [`Self::load`] reads.
@@ -110,7 +112,7 @@ impl Unet {
         self.checkpointing = on;
     }
 
-    /// Predicts noise or velocity `(b, c, h, w)` from noisy latents of the same shape, one timestep a sample and the
+    /// Predicts noise or velocity `(b, c, h, w)`, f32, from noisy latents of the same shape, one timestep a sample and the
     /// context `(b, 77, d)`; differentiable with respect to the context.
     ///
     /// # Errors
@@ -135,10 +137,13 @@ impl Unet {
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
         // Weights that stay in the cache may be read often.
-        let parts = if self.weights <= SMALL { rayon::current_num_threads().min(b) } else { 1 };
-        frozen_parts(latents, context, parts, |latents, context, samples| {
+        let small = self.weights <= SMALL && self.place.has_kernels();
+        let parts = if small { rayon::current_num_threads().min(b) } else { 1 };
+        let (latents, context) = (latents.to_dtype(self.place.dtype)?, context.to_dtype(self.place.dtype)?);
+        let predicted = frozen_parts(&latents, &context, parts, |latents, context, samples| {
             self.pass(latents, &timesteps[samples], context)
-        })
+        });
+        predicted?.to_dtype(DType::F32)
     }
 
     fn pass(&self, latents: &Value, timesteps: &[f32], context: &Value) -> Result<Value> {
@@ -215,7 +220,7 @@ impl Unet {
                 false => waves.extend(sines.chain(cosines)),
             }
         }
-        let waves = Value::constant(&Tensor::from_vec(waves, (timesteps.len(), 2 * half), &self.device)?)?;
+        let waves = Value::constant(&self.place.tensor(waves, &[timesteps.len(), 2 * half])?)?;
         let inner = Activation::Silu.forward(&self.time1.forward(&waves)?)?;
         Activation::Silu.forward(&self.time2.forward(&inner)?)
     }
