@@ -4,7 +4,8 @@ mod bench;
 mod job;
 
 pub use bench::{
-    Backend, BenchAllReduceArgs, BenchCommand, BenchPackArgs, BenchRenderArgs, BenchTrainArgs, MakeModelArgs,
+    Backend, BenchAllReduceArgs, BenchCommand, BenchPackArgs, BenchParityArgs, BenchRenderArgs, BenchTrainArgs,
+    MakeModelArgs,
 };
 pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
 
@@ -57,6 +58,12 @@ pub struct Global {
     /// Base model, a Stable Diffusion 1.x or 2.x directory [default: the bundled avatar-tiny]
     #[arg(long, global = true, value_name = "DIR")]
     pub model: Option<PathBuf>,
+    /// Where to compute: cpu, cuda or cuda:N [default: cpu]
+    #[arg(long, global = true, value_name = "DEVICE")]
+    pub device: Option<String>,
+    /// What to compute in: f32, or bf16 on a GPU [default: f32]
+    #[arg(long, global = true, value_name = "TYPE")]
+    pub precision: Option<String>,
     /// Threads that compute; 0: all cores
     #[arg(long, global = true, value_name = "N")]
     pub threads: Option<usize>,
@@ -78,6 +85,8 @@ impl Global {
             ("server", self.server.clone()),
             ("token_file", path(&self.token_file)),
             ("model", path(&self.model)),
+            ("device", self.device.clone()),
+            ("precision", self.precision.clone()),
             ("threads", self.threads.map(|threads| threads.to_string())),
             ("log", self.log.clone()),
         ];
@@ -98,6 +107,8 @@ pub enum Command {
     Trainer(TrainerArgs),
     /// Run a sampler for a coordinator
     Sampler(WorkerArgs),
+    /// Look whether this machine has what the settings ask for
+    Doctor,
     /// Send photos and ask for avatars
     Submit(Box<SubmitArgs>),
     /// Follow a job until it has ended

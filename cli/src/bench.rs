@@ -4,6 +4,7 @@
 mod all_reduce;
 mod make_model;
 mod pack;
+mod parity;
 mod render;
 mod train;
 
@@ -27,6 +28,7 @@ pub fn command(context: &Context, command: &BenchCommand) -> Result<(), Failure>
         BenchCommand::Train(args) => Format::Json.print_line(&train::measure(context, args)?),
         BenchCommand::Render(args) => Format::Json.print_line(&render::measure(context, args)?),
         BenchCommand::Pack(args) => Format::Json.print_line(&pack::measure(context, args)?),
+        BenchCommand::Parity(args) => Format::Json.print_line(&parity::measure(context, args)?),
         BenchCommand::AllReduce(args) => {
             all_reduce::measure(context, args)?.map_or(Ok(()), |view| Format::Json.print_line(&view))
         }
@@ -72,6 +74,9 @@ mod tests {
             Command::Bench { command: BenchCommand::Pack(args) } => {
                 serde_json::to_value(pack::measure(&context, &args).unwrap()).unwrap()
             }
+            Command::Bench { command: BenchCommand::Parity(args) } => {
+                serde_json::to_value(parity::measure(&context, &args).unwrap()).unwrap()
+            }
             Command::Bench { command: BenchCommand::AllReduce(args) } => {
                 let runtime = tokio::runtime::Runtime::new().unwrap();
                 let _entered = runtime.enter();
@@ -110,6 +115,15 @@ mod tests {
         assert_eq!((&view["work"], &view["subjects"], &view["slots"]), (&"pack".into(), &2.into(), &2.into()));
         let seconds = |field: &str| view[field].as_f64().unwrap();
         assert_eq!(seconds("gain"), seconds("seconds_alone") / seconds("seconds_packed"));
+    }
+
+    #[test]
+    fn the_cpu_is_at_parity_with_itself() {
+        let images = Bundle::find().unwrap().subjects().join("subject-01");
+        let view = measured(&format!("parity --images {} --batch 1", images.display()));
+        assert_eq!((&view["loss_gap"], &view["gradient_gap"]), (&0.0.into(), &0.0.into()));
+        assert!((view["gradient_cosine"].as_f64().unwrap() - 1.0).abs() < 1e-9);
+        assert_eq!((&view["picture_gap"], &view["picture_mean_gap"]), (&0.into(), &0.0.into()));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share.
 
+mod doctor;
 mod embedding;
 mod fetch;
 mod jobs;
@@ -53,6 +54,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Coordinator(_) => roles::coordinator(context).await,
         Command::Trainer(_) => roles::trainer(context).await,
         Command::Sampler(_) => roles::sampler(context).await,
+        Command::Doctor => doctor::command(context),
         Command::Submit(args) => submit::command(context, &args).await,
         Command::Watch(job) => jobs::watch_job(context, &job.job).await,
         Command::List { limit } => jobs::list(context, limit).await,

@@ -47,6 +47,8 @@ pub enum Exit {
     Token,
     /// Stopped by a signal before the end.
     Interrupted,
+    /// A device that is not there or cannot be used.
+    Device,
     /// The server refused, or failed in this way.
     Refused(ErrorCode),
 }
@@ -58,7 +60,7 @@ const REFUSED_BASE: u8 = 40;
 const WIRE_CODES: i32 = 80;
 
 /// Local ends in the order of the table.
-const LOCAL: [Exit; 20] = [
+const LOCAL: [Exit; 21] = [
     Exit::Unexpected,
     Exit::Usage,
     Exit::Setting,
@@ -79,6 +81,7 @@ const LOCAL: [Exit; 20] = [
     Exit::NotConfirmed,
     Exit::Token,
     Exit::Interrupted,
+    Exit::Device,
 ];
 
 impl Exit {
@@ -106,6 +109,7 @@ impl Exit {
             Self::NotConfirmed => 18,
             Self::Token => 19,
             Self::Interrupted => 20,
+            Self::Device => 21,
             Self::Refused(code) => u8::try_from(code as i32).map_or(1, |number| REFUSED_BASE + number),
         }
     }
@@ -134,6 +138,7 @@ impl Exit {
             Self::NotConfirmed => "a question that was not answered with yes",
             Self::Token => "a token that cannot be read",
             Self::Interrupted => "stopped by a signal before the end",
+            Self::Device => "a device that is not there or cannot be used",
             Self::Refused(code) => refusal_meaning(code),
         }
     }

@@ -1,9 +1,9 @@
 //! Trainers that learn together: which ranks a node has, who leads, and where the others join.
 
 use crate::exit::{Exit, Failure};
-use crate::roles;
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
+use crate::{models, roles};
 use likeness_diffusion::BaseModel;
 use likeness_proto::Secret;
 use likeness_trainer::collective::serve;
@@ -87,10 +87,15 @@ impl Node {
     }
 
     /// The group that this node leads on `model`; none where it is a single rank.
-    #[must_use]
-    pub fn group(&self, model: &Arc<BaseModel>) -> Option<Group> {
+    ///
+    /// # Errors
+    /// A device of a rank that is not there, or does not take the model.
+    pub fn group(&self, settings: &Settings, model: &Arc<BaseModel>) -> Result<Option<Group>, Failure> {
         let others = self.size() - self.ranks;
-        (self.size() > 1).then(|| Group::new(self.models(model), others, self.limit, self.placement))
+        if self.size() == 1 {
+            return Ok(None);
+        }
+        Ok(Some(Group::new(self.models(settings, model)?, others, self.limit, self.placement)))
     }
 
     /// Lets the ranks of other nodes join `group` until `shutdown`.
@@ -113,6 +118,7 @@ impl Node {
     /// What the leader refuses this node for.
     pub async fn follow(
         &self,
+        settings: &Settings,
         model: &Arc<BaseModel>,
         plan: &Plan,
         shutdown: CancellationToken,
@@ -122,7 +128,7 @@ impl Node {
         let follower = Follower {
             leader: Endpoint::from_shared(format!("http://{leader}")).map_err(Failure::unexpected)?,
             token: token.clone(),
-            models: self.models(model),
+            models: self.models(settings, model)?,
             first: self.index * self.ranks,
             size: self.size(),
             limit: self.limit,
@@ -157,9 +163,13 @@ impl Node {
         }
     }
 
-    /// Of each own rank. On the CPU all ranks share one.
-    fn models(&self, model: &Arc<BaseModel>) -> Vec<Arc<BaseModel>> {
-        vec![Arc::clone(model); self.ranks]
+    /// Of each own rank. On the CPU all ranks share one; every GPU has its own.
+    fn models(&self, settings: &Settings, model: &Arc<BaseModel>) -> Result<Vec<Arc<BaseModel>>, Failure> {
+        if model.device.is_cpu() {
+            return Ok(vec![Arc::clone(model); self.ranks]);
+        }
+        let others = (1..self.ranks).map(|rank| models::load_on(settings, &settings.device.open(rank)?).map(Arc::new));
+        std::iter::once(Ok(Arc::clone(model))).chain(others).collect()
     }
 }
 

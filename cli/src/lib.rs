@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod client;
 pub mod commands;
 pub mod demo;
+pub mod device;
 pub mod exit;
 pub mod files;
 pub mod group;

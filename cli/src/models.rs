@@ -12,16 +12,24 @@ use tracing::info;
 /// Loads the model that is set, else the bundled one.
 ///
 /// # Errors
-/// [`Exit::Model`] with the file or tensor that is missing or corrupt.
+/// [`Exit::Model`] with the file or tensor that is missing or corrupt, [`Exit::Device`] for a device that is not there.
 pub fn load(settings: &Settings) -> Result<BaseModel, Failure> {
+    load_on(settings, &settings.device.open(0)?)
+}
+
+/// As [`load`], on a device of one's choice.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_on(settings: &Settings, device: &Device) -> Result<BaseModel, Failure> {
     let dir = bundle::model_dir(settings.model.as_deref())?;
     let arithmetic = if settings.exact { Arithmetic::Exact } else { Arithmetic::Fast };
-    let computing =
-        Computing { arithmetic, checkpointing: settings.checkpointing.unwrap_or(false), ..Computing::default() };
+    let (checkpointing, precision) = (settings.checkpointing.unwrap_or(false), settings.precision.on(device)?);
+    let computing = Computing { arithmetic, checkpointing, precision };
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };
-    let model = BaseModel::load_with(&dir, computing, &Device::Cpu).map_err(|error| refuse(&error))?;
+    let model = BaseModel::load_with(&dir, computing, device).map_err(|error| refuse(&error))?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
 }

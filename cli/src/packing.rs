@@ -6,6 +6,7 @@ use crate::settings::Settings;
 use crate::state_dir::StateDir;
 use crate::{files, memory, models};
 use likeness_diffusion::BaseModel;
+use likeness_diffusion::memory::of_gpu;
 use likeness_trainer::{Curve, Fit, Packing, Plan, Point, Wishes};
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -63,11 +64,15 @@ pub async fn load(settings: &Settings, state: Option<&StateDir>, measuring: Meas
 
 fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Ready {
     let side = model.latent_side();
-    let resident = memory::resident().unwrap_or_default();
+    let (resident, reach) = match of_gpu(&model.device) {
+        Some((taken, all)) => (taken, Some(all)),
+        None => (memory::resident().unwrap_or_default(), memory::within_reach()),
+    };
     let wishes = Wishes {
         slots: settings.trainer_slots.and_then(NonZeroUsize::new),
         checkpointing: settings.checkpointing,
-        memory: budget(settings).map(|memory| resident + memory.saturating_sub(resident) / settings.ranks as u64),
+        memory: budget(settings, reach)
+            .map(|memory| resident + memory.saturating_sub(resident) / settings.ranks as u64),
         ranks: NonZeroUsize::new(settings.ranks * settings.group_size),
     };
     let fit = wishes.fit(resident, &model.footprint(side, side));
@@ -84,9 +89,9 @@ fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, me
     Ready { model, plan }
 }
 
-fn budget(settings: &Settings) -> Option<u64> {
+fn budget(settings: &Settings, reach: Option<u64>) -> Option<u64> {
     let (share, of) = SHARE;
-    settings.memory_budget.map(|mib| mib << 20).or_else(|| Some(memory::within_reach()? / of * share))
+    settings.memory_budget.map(|mib| mib << 20).or_else(|| Some(reach? / of * share))
 }
 
 /// Measures and keeps. Nothing that goes wrong here keeps a trainer from starting.
@@ -129,6 +134,8 @@ fn tell(wishes: &Wishes, fit: &Fit, curve: Option<&Curve>, plan: &Plan) {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     base_model: String,
+    device: String,
+    precision: String,
     cpu: String,
     threads: usize,
     software: String,
@@ -148,6 +155,8 @@ impl Key {
     fn of(model: &BaseModel, settings: &Settings) -> Self {
         Self {
             base_model: model.digest.to_string(),
+            device: format!("{:?}", model.device.location()),
+            precision: format!("{:?}", model.unet.precision()),
             cpu: cpu(),
             threads: rayon::current_num_threads(),
             software: env!("CARGO_PKG_VERSION").to_owned(),

@@ -8,6 +8,7 @@ pub use keys::{KEYS, Key, nearest};
 pub use layers::{Origin, Sources};
 pub use secret::{read_token, token};
 
+use crate::device::{DeviceWish, PrecisionWish};
 use crate::exit::{Exit, Failure};
 use likeness_proto::Secret;
 use likeness_trainer::Placement;
@@ -35,6 +36,10 @@ pub struct Settings {
     pub log: Option<String>,
     /// How log lines are written.
     pub log_format: LogFormat,
+    /// Where tensors live.
+    pub device: DeviceWish,
+    /// What text encoder and UNet compute in.
+    pub precision: PrecisionWish,
     /// Threads that compute; 0: all cores.
     pub threads: usize,
     /// Whether convolutions are computed as plain sums.
@@ -150,6 +155,12 @@ impl Settings {
         settings.check()?;
         settings.token = token;
         Ok(Resolved { settings, rows })
+    }
+
+    /// The same on the CPU, in its own precision.
+    #[must_use]
+    pub fn on_cpu(&self) -> Self {
+        Self { device: DeviceWish::Cpu, precision: PrecisionWish::F32, ..self.clone() }
     }
 
     /// How long the client goes on trying while the server does not answer.

@@ -4,8 +4,6 @@
 use crate::config::{DownBlockType, PerBlock, UnetConfig, UpBlockType};
 use crate::model::BaseModel;
 
-/// Bytes of an f32.
-const FLOAT: u64 = 4;
 /// Bytes that a step takes for each that its way back needs: gradients under way, buffers of the kernels, freed memory that the
 /// allocator has not given back. Seen were 1.1 to 2.1, on avatar-tiny and SD 1.5.
 const SLACK: u64 = 2;
@@ -30,7 +28,8 @@ impl BaseModel {
         let everything: usize = parts.iter().map(|part| part.kept).sum();
         let inputs: usize = parts.iter().map(|part| part.input).sum();
         let largest = parts.iter().map(|part| part.kept).max().unwrap_or_default();
-        let bytes = |floats: usize| SLACK * FLOAT * (floats + context) as u64;
+        let float = self.unet.precision().size_in_bytes() as u64;
+        let bytes = |floats: usize| SLACK * float * (floats + context) as u64;
         Footprint { sample: bytes(everything), sample_checkpointed: bytes(inputs + largest) }
     }
 }

@@ -1,4 +1,6 @@
-//! The allocator and tensors.
+//! Where the memory of tensors comes from.
+
+use candle_core::Device;
 
 /// Asks the C library's allocator to keep freed memory for the next tensor instead of giving it back to the system, up to
 /// [`KEPT_BYTES`]. Every tensor is a fresh allocation, so without this each op waits for the system to map and clear pages:
@@ -10,6 +12,19 @@ pub fn keep_freed_memory() {
 
 /// Freed memory that is kept at the end of each of the allocator's heaps.
 pub const KEPT_BYTES: i32 = 1 << 30;
+
+/// Memory of a GPU: taken, by whomever, and all there is, bytes. What this process has freed counts as taken: it is kept for the
+/// next tensor. None for the CPU.
+#[must_use]
+pub fn of_gpu(device: &Device) -> Option<(u64, u64)> {
+    #[cfg(feature = "cuda")]
+    if let Ok(device) = device.as_cuda_device() {
+        let (free, all) = device.cuda_stream().context().mem_get_info().ok()?;
+        return Some(((all - free) as u64, all as u64));
+    }
+    let _ = device;
+    None
+}
 
 /// `len` zeros for values that stay. The system is asked for large pages, before any is touched: to clear and map 4 GB of weights
 /// page by small page takes longer than to read them.

@@ -11,11 +11,41 @@ mod conformance;
 mod grpc;
 mod hub;
 mod local;
+#[cfg(feature = "nccl")]
+mod nccl;
 
 use std::fmt;
+use std::time::Duration;
+
+use likeness_diffusion::Device;
 
 pub use grpc::{Assembly, JoinError, Remote, Terms, serve};
 pub use local::{Local, local};
+#[cfg(feature = "nccl")]
+pub use nccl::{Nccl, new_id};
+
+/// What sums are made by on this device: ranks that do not agree on it cannot be one group.
+#[must_use]
+pub fn sums_by(device: &Device) -> &'static str {
+    if cfg!(feature = "nccl") && device.is_cuda() { "nccl" } else { "rank 0" }
+}
+
+/// The quickest way of `end`'s ranks to their sums where each computes on its own `device`: NCCL between GPUs, where it was built in.
+///
+/// # Errors
+/// See [`CollectiveError`].
+pub fn on_device(
+    end: Box<dyn Collective>,
+    device: &Device,
+    limit: Duration,
+) -> Result<Box<dyn Collective>, CollectiveError> {
+    #[cfg(feature = "nccl")]
+    if device.is_cuda() && end.size() > 1 {
+        return Ok(Box::new(Nccl::new(end, device, limit)?));
+    }
+    let _ = (device, limit);
+    Ok(end)
+}
 
 /// A rank's end of its group. Rank 0 is who tells and who gathers.
 pub trait Collective: Send {

@@ -19,7 +19,7 @@ use std::time::Duration;
 use likeness_diffusion::BaseModel;
 use tracing::{error, warn};
 
-use crate::collective::{Assembly, Collective, Terms};
+use crate::collective::{Assembly, Collective, Terms, on_device, sums_by};
 
 pub(crate) use crew::Crew;
 pub use follow::{Follower, follow};
@@ -29,7 +29,7 @@ impl Terms {
     /// Of this program with `model`, in a group of `size` ranks.
     #[must_use]
     pub fn of(model: &BaseModel, size: usize) -> Self {
-        let software = env!("CARGO_PKG_VERSION").to_owned();
+        let software = format!("{}, sums by {}", env!("CARGO_PKG_VERSION"), sums_by(&model.device));
         Self { software, base_model: model.digest.to_string(), size }
     }
 }
@@ -63,17 +63,20 @@ impl Group {
     fn form(&self, positions: usize, patience: Duration) -> Result<Box<dyn Collective>, Vec<usize>> {
         let mut ends = self.assembly.form(patience)?.into_iter();
         let lead = ends.next().ok_or_else(Vec::new)?;
-        for (mut end, model) in ends.zip(self.models.iter().skip(1)) {
-            let (rank, model) = (end.rank(), Arc::clone(model));
+        for (end, model) in ends.zip(self.models.iter().skip(1)) {
+            let (rank, model, limit) = (end.rank(), Arc::clone(model), self.limit);
             let work = move || {
-                let Err(error) = follow::obey(&mut end, &model, positions);
+                let Err(error) = follow::join(Box::new(end), &model, limit, positions);
                 warn!(rank, %error, "rank has ended");
             };
             if let Err(error) = thread::Builder::new().name(format!("trainer-rank-{rank}")).spawn(work) {
                 error!(rank, %error, "no thread for a rank, its group ends"); // its end was dropped
             }
         }
-        Ok(Box::new(lead))
+        on_device(Box::new(lead), &self.models[0].device, self.limit).map_err(|error| {
+            warn!(%error, "ranks cannot make sums together, the group is formed again");
+            Vec::new()
+        })
     }
 }
 

@@ -17,6 +17,8 @@ pub enum BenchCommand {
     Render(BenchRenderArgs),
     /// Measure subjects one after the other against the same subjects in one pack
     Pack(BenchPackArgs),
+    /// Compare the device that is set with the CPU: a gradient and a picture of both
+    Parity(BenchParityArgs),
     /// Measure what adding up over ranks takes
     AllReduce(BenchAllReduceArgs),
     /// Write a model of a known architecture with seeded random weights, to measure without a download
@@ -115,6 +117,17 @@ pub struct BenchPackArgs {
     pub steps: u32,
 }
 
+/// Arguments of `bench parity`.
+#[derive(Debug, Args)]
+pub struct BenchParityArgs {
+    /// Folder with photos
+    #[arg(long, value_name = "DIR")]
+    pub images: PathBuf,
+    /// Samples of the gradient
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    pub batch: u32,
+}
+
 /// Arguments of `bench all-reduce`.
 #[derive(Debug, Args)]
 pub struct BenchAllReduceArgs {
@@ -146,6 +159,8 @@ pub enum Backend {
     Local,
     /// Processes, by way of the first.
     Grpc,
+    /// Threads of one process, a GPU each from the one that is set on.
+    Nccl,
 }
 
 fn counts(least: u64, most: u64) -> impl TypedValueParser<Value = usize> {

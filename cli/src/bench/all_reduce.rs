@@ -5,8 +5,11 @@ use crate::args::{Backend, BenchAllReduceArgs};
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::settings::token;
+use likeness_diffusion::Device;
 use likeness_proto::Secret;
-use likeness_trainer::collective::{Assembly, Collective, CollectiveError, JoinError, Remote, Terms, local, serve};
+use likeness_trainer::collective::{
+    Assembly, Collective, CollectiveError, JoinError, Local, Operation, Remote, Terms, local, on_device, serve, sums_by,
+};
 use serde::Serialize;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -42,6 +45,7 @@ pub(super) fn measure(context: &Context, args: &BenchAllReduceArgs) -> Result<Op
         (Some(leader), _) => take_part(&runtime, context, args, leader).map(|()| None),
         (None, Backend::Local) => threads(args).map(Some),
         (None, Backend::Grpc) => processes(&runtime, args).map(Some),
+        (None, Backend::Nccl) => gpus(context, args).map(Some),
     };
     let seconds = thread::scope(|scope| scope.spawn(work).join());
     let seconds = seconds.map_err(|_panic| Failure::unexpected("the measurement panicked"))??;
@@ -58,9 +62,26 @@ pub(super) fn measure(context: &Context, args: &BenchAllReduceArgs) -> Result<Op
 
 /// A group of threads; the seconds that rank 0 waited for each call.
 fn threads(args: &BenchAllReduceArgs) -> Result<Vec<f64>, Failure> {
-    let mut ends = local(args.ranks, LIMIT);
+    on_devices(vec![Device::Cpu; args.ranks], args)
+}
+
+/// As [`threads`], with a GPU for each.
+fn gpus(context: &Context, args: &BenchAllReduceArgs) -> Result<Vec<f64>, Failure> {
+    let devices: Vec<Device> =
+        (0..args.ranks).map(|rank| context.settings.device.open(rank)).collect::<Result<_, _>>()?;
+    if sums_by(&devices[0]) != "nccl" {
+        let message = "sums are made by NCCL only between GPUs, in a program with the feature nccl; set device to cuda";
+        return Err(Failure::new(Exit::Device, message.to_owned()));
+    }
+    on_devices(devices, args)
+}
+
+fn on_devices(devices: Vec<Device>, args: &BenchAllReduceArgs) -> Result<Vec<f64>, Failure> {
     let told = thread::scope(|scope| {
-        let threads: Vec<_> = ends.iter_mut().map(|end| scope.spawn(move || calls(end, args))).collect();
+        let start = |(end, device): (Local, Device)| {
+            scope.spawn(move || calls(&mut *on_device(Box::new(end), &device, LIMIT)?, args))
+        };
+        let threads: Vec<_> = local(args.ranks, LIMIT).into_iter().zip(devices).map(start).collect();
         threads.into_iter().map(thread::ScopedJoinHandle::join).next()
     });
     told.and_then(Result::ok).unwrap_or_else(|| Ok(Vec::new())).map_err(Failure::unexpected)
@@ -133,8 +154,16 @@ fn take_part(
     calls(&mut end, args).map(drop).map_err(Failure::unexpected)
 }
 
-/// The seconds of each call but the first ones.
+/// The seconds of each call but the first ones, after a sum that is looked at: that of the ranks' numbers from 1 on.
 fn calls(end: &mut dyn Collective, args: &BenchAllReduceArgs) -> Result<Vec<f64>, CollectiveError> {
+    let (rank, size) = (end.rank(), end.size());
+    let mut sum = vec![(rank + 1) as f32; 1000];
+    end.all_reduce_sum(&mut sum)?;
+    if let Some(wrong) = sum.iter().find(|sum| **sum != (size * (size + 1) / 2) as f32) {
+        let (operation, why) =
+            (Operation::Sum { length: sum.len() }, format!("the numbers 1 to {size} are not {wrong}"));
+        return Err(CollectiveError::Mismatch { rank, operation, why });
+    }
     let mut values = vec![0.0; args.bytes / size_of::<f32>()];
     let mut call = || {
         let began = Instant::now();

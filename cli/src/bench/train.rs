@@ -6,6 +6,7 @@ use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::{models, photos};
 use likeness_diffusion::BaseModel;
+use likeness_diffusion::memory::of_gpu;
 use likeness_proto::{Parameterization, TrainSpec};
 use likeness_trainer::{Latents, Lesson, Photo, Subject, TrainError};
 use serde::Serialize;
@@ -28,6 +29,9 @@ pub(super) struct TrainView {
     mean_last_losses: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     peak_mib: Option<f64>,
+    /// Of the GPU: what is taken at the end, with what is kept of freed memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu_peak_mib: Option<f64>,
     /// From the start of the command to the model being there.
     load_seconds: f64,
     /// From the start of the command to the end of the first step.
@@ -68,6 +72,7 @@ pub(super) fn measure(context: &Context, args: &BenchTrainArgs) -> Result<TrainV
         first_losses: losses.iter().take(3).copied().collect(),
         mean_last_losses: last.iter().copied().map(f64::from).sum::<f64>() / last.len() as f64,
         peak_mib: peak_mib(),
+        gpu_peak_mib: of_gpu(&model.device).map(|(taken, _)| taken as f64 / f64::from(1 << 20)),
         load_seconds,
         first_step_seconds: first_step.unwrap_or_default(),
     })

@@ -26,6 +26,8 @@ pub const KEYS: &[Key] = &[
     key("token_file", None, "file that holds the access token"),
     key("log", None, "log filter, like `info` or `likeness_worker=debug`; default: info for servers, warn for clients"),
     key("log_format", Some("text"), "text or json"),
+    key("device", Some("cpu"), "cpu, cuda or cuda:N; the ranks of a trainer take the GPUs from N on, one each"),
+    key("precision", Some("f32"), "f32, or bf16 on a GPU; what is learned and its losses are f32 always"),
     key("threads", Some("0"), "threads that compute; 0: all cores"),
     key(
         "exact",

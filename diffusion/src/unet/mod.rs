@@ -102,6 +102,11 @@ impl Unet {
         &self.config
     }
 
+    /// What it computes in.
+    pub fn precision(&self) -> DType {
+        self.place.dtype
+    }
+
     /// Whether the way back keeps only the inputs of the blocks; see [`Computing::checkpointing`].
     pub fn checkpointing(&self) -> bool {
         self.checkpointing

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     Lesson, TrainError,
-    collective::{Collective, JoinError, Remote, Terms},
+    collective::{Collective, JoinError, Remote, Terms, on_device},
 };
 
 /// Between two attempts to join.
@@ -65,11 +65,11 @@ async fn serve(follower: Follower, rank: usize, model: Arc<BaseModel>) -> Result
     let mut told = None;
     loop {
         match Remote::join(leader.clone(), &token, &terms, rank, limit).await {
-            Ok(mut end) => {
+            Ok(end) => {
                 info!(rank, "joined the group");
                 told = None;
                 let model = Arc::clone(&model);
-                let ended = spawn_blocking(move || obey(&mut end, &model, positions)).await;
+                let ended = spawn_blocking(move || join(Box::new(end), &model, limit, positions)).await;
                 let why = ended.map_or_else(|panic| panic.to_string(), |Err(error)| error.to_string());
                 warn!(rank, why, "group has ended, joining again");
             }
@@ -82,6 +82,16 @@ async fn serve(follower: Follower, rank: usize, model: Arc<BaseModel>) -> Result
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// As [`obey`], with sums as they are quickest on the model's device.
+pub(super) fn join(
+    end: Box<dyn Collective>,
+    model: &Arc<BaseModel>,
+    limit: Duration,
+    positions: usize,
+) -> Result<Infallible, TrainError> {
+    obey(&mut *on_device(end, &model.device, limit)?, model, positions)
 }
 
 /// Measures what rank 0 announces until the group ends.
