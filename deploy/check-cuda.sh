@@ -7,7 +7,9 @@
 # Needs: Rust, a C++ compiler, python3 with venv. The first run takes about 25 minutes on two cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-scratch=$(mkdir -p "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/likeness-cuda}" && cd "${1:-${XDG_CACHE_HOME:-$HOME/.cache}/likeness-cuda}" && pwd)
+scratch="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/likeness-cuda}"
+mkdir -p "$scratch"
+scratch=$(cd "$scratch" && pwd -P)
 
 # The toolkit: one folder as NVIDIA's installer would make it.
 if [ ! -e "$scratch/toolkit" ]; then
