@@ -268,13 +268,18 @@ fn normal_cdf(x: &Tensor) -> Result<Tensor> {
 
 pub(super) fn value(activation: Activation, x: &Tensor) -> Result<Tensor> {
     match activation {
-        Activation::Silu => x * sigmoid(x)?,
+        Activation::Silu => x.silu(),
         Activation::QuickGelu => x * sigmoid(&(x * 1.702)?)?,
-        Activation::Gelu => x * normal_cdf(x)?,
+        Activation::Gelu => x.gelu_erf(),
     }
 }
 
+/// The derivative, in the precision of `x`: it is a sum of many terms, too many for halves.
 pub(super) fn slope(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    wide_slope(activation, &widened(x)?)?.to_dtype(x.dtype())
+}
+
+fn wide_slope(activation: Activation, x: &Tensor) -> Result<Tensor> {
     let gated = |k: f64| {
         let scaled = (x * k)?;
         let s = sigmoid(&scaled)?;
