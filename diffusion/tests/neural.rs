@@ -211,6 +211,24 @@ fn the_gradients_with_respect_to_learned_rows_and_context_are_pytorchs() {
 }
 
 #[test]
+fn in_halves_losses_and_gradients_are_near_pytorchs_and_stay_f32_outside_the_network() {
+    for name in MODELS {
+        let case = Case::load(name, DType::F16); // candle multiplies bf16 on GPUs alone
+        let (clean, eps, timesteps) = (case.noise(8, 2), case.noise(9, 2), [150, 720]);
+        let learned = Var::from_tensor(&case.golden["learned"]).unwrap();
+        let context = case.model.text.forward(&case.prompts("learned.ids"), Some(&learned)).unwrap();
+        let loss = case.loss(&clean, &eps, &timesteps, &context);
+        assert_eq!((context.dtype(), loss.dtype()), (DType::F32, DType::F32));
+        let want = scalar(&case.golden["loss"]);
+        assert!((scalar(&loss) - want).abs() < 0.02 * want, "{name}: the loss is {}, not {want}", scalar(&loss));
+        let gradient = loss.backward().unwrap().remove(&learned).unwrap();
+        assert_eq!(gradient.dtype(), DType::F32);
+        let cosine = case.gradient_gap("grad.learned", &gradient).cosine;
+        assert!(cosine > 0.99, "{name}: the gradient has cosine {cosine}");
+    }
+}
+
+#[test]
 fn gradient_checkpointing_changes_no_bit() {
     Case::each(|case| {
         let computing = Computing { checkpointing: true, ..Computing::default() };
