@@ -233,7 +233,10 @@ pub struct ServeArgs {
     /// Where to listen.
     #[command(flatten)]
     pub listen: ListenArgs,
-    /// Where objects lie, file:///… [default: the folder `bucket` in the state folder]
+    /// Where it remembers, sqlite:FILE or postgres://… [default: likeness.db in the state folder]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Where objects lie, file:///… or s3://… [default: the folder `bucket` in the state folder]
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
 }
@@ -241,7 +244,7 @@ pub struct ServeArgs {
 /// Arguments of `trainer` and `sampler`.
 #[derive(Debug, Default, Args)]
 pub struct WorkerArgs {
-    /// Where objects lie, file:///… [default: the folder `bucket` in the state folder]
+    /// Where objects lie, file:///… or s3://… [default: the folder `bucket` in the state folder]
     #[arg(long, value_name = "URL")]
     pub bucket: Option<String>,
     /// The worker's name, the same over restarts [default: its role]
@@ -294,7 +297,8 @@ impl Command {
             Self::Up(listen) => listen.settings(),
             Self::Coordinator(serve) => {
                 let bucket = serve.bucket.clone().map(|url| ("bucket", url));
-                serve.listen.settings().into_iter().chain(bucket).collect()
+                let store = serve.store.clone().map(|url| ("store", url));
+                serve.listen.settings().into_iter().chain(bucket).chain(store).collect()
             }
             Self::Trainer(trainer) => trainer.settings(),
             Self::Sampler(worker) => worker.settings("sampler_slots"),

@@ -1,122 +1,106 @@
-//! Opens the bucket that objects lie in: for now a folder.
+//! Opens the bucket that objects lie in: a folder, or one of S3.
+
+mod folder;
+mod s3;
 
 use crate::exit::{Exit, Failure};
+use crate::settings::Settings;
 use crate::state_dir::StateDir;
-use object_store::local::LocalFileSystem;
-use std::fmt::Display;
-use std::fs;
-use std::path::{Path, PathBuf};
+use object_store::ObjectStore;
+use object_store::signer::Signer;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-const SCHEME: &str = "file://";
+pub use s3::S3;
 
-/// The folder that `url` names; without one, `bucket` in the state folder.
-///
-/// # Errors
-/// [`Exit::Setting`] for another kind of URL.
-pub fn folder(url: Option<&str>, state: &StateDir) -> Result<PathBuf, Failure> {
-    let Some(url) = url else { return Ok(state.bucket()) };
-    let path = url.strip_prefix(SCHEME).filter(|path| path.starts_with('/'));
-    path.map(PathBuf::from).ok_or_else(|| {
-        Failure::new(
+/// Where a bucket is.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// A folder of this machine, or of a file system that all machines share.
+    Folder(PathBuf),
+    /// A bucket that speaks S3.
+    S3(S3),
+}
+
+/// An open bucket.
+#[derive(Clone, Debug)]
+pub struct Bucket {
+    /// Its objects.
+    pub store: Arc<dyn ObjectStore>,
+    /// Signs links to them, where it knows such.
+    pub links: Option<Arc<dyn Signer>>,
+}
+
+impl Address {
+    /// What the settings say; without a word, `bucket` in the state folder.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] for another kind of URL.
+    pub fn of(settings: &Settings, state: &StateDir) -> Result<Self, Failure> {
+        let Some(url) = settings.bucket.as_deref() else { return Ok(Self::Folder(state.bucket())) };
+        if let Some(path) = url.strip_prefix("file://").filter(|path| path.starts_with('/')) {
+            return Ok(Self::Folder(path.into()));
+        }
+        if let Some(rest) = url.strip_prefix("s3://").filter(|rest| !rest.is_empty() && !rest.starts_with('/')) {
+            return Ok(Self::S3(S3::named(rest, settings)));
+        }
+        Err(Failure::new(
             Exit::Setting,
-            format!("the bucket `{url}` is not supported; file:///PATH of a folder is accepted"),
-        )
-    })
-}
+            format!("the bucket `{url}` is not supported; file:///FOLDER and s3://BUCKET/PREFIX are accepted"),
+        ))
+    }
 
-/// Opens a folder as a bucket, made if needed. Writes are synced before they are said to be done.
-///
-/// # Errors
-/// [`Exit::Bucket`] when it cannot be made or written.
-pub fn open(folder: &Path) -> Result<Arc<LocalFileSystem>, Failure> {
-    fs::create_dir_all(folder).map_err(|error| unwritable(folder, &error))?;
-    probe(folder).map_err(|error| unwritable(folder, &error))?;
-    let bucket = LocalFileSystem::new_with_prefix(folder).map_err(|error| unwritable(folder, &error))?;
-    Ok(Arc::new(bucket.with_fsync(true).with_automatic_cleanup(true)))
-}
-
-/// Removes what writes that a killed process began have left: `NAME#1`, which object_store renames to `NAME` when all is
-/// written, and does not list. Only while nobody else writes to the bucket.
-///
-/// # Errors
-/// [`Exit::Bucket`] when a leftover cannot be removed.
-pub fn remove_unfinished(folder: &Path) -> Result<(), Failure> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
-    for path in entries.flatten().map(|entry| entry.path()) {
-        if path.is_dir() {
-            remove_unfinished(&path)?;
-        } else if is_unfinished(&path) {
-            fs::remove_file(&path).map_err(|error| unwritable(folder, &error))?;
+    /// Opens it; a folder is made if needed, and its writes are synced before they are said to be done.
+    ///
+    /// # Errors
+    /// [`Exit::Bucket`] when a folder cannot be made or written, [`Exit::Setting`] when what is said of the other cannot be.
+    pub fn open(&self) -> Result<Bucket, Failure> {
+        match self {
+            Self::Folder(path) => Ok(Bucket { store: folder::open(path)?, links: None }),
+            Self::S3(s3) => s3.open(),
         }
     }
-    Ok(())
-}
 
-/// No object's name holds a `#`.
-fn is_unfinished(path: &Path) -> bool {
-    let suffix = path.file_name().and_then(|name| name.to_str()?.rsplit_once('#'));
-    suffix.is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
-}
-
-fn probe(folder: &Path) -> std::io::Result<()> {
-    let path = folder.join(format!(".probe.{}", std::process::id()));
-    fs::write(&path, b"can this be written?")?;
-    fs::remove_file(path)
-}
-
-fn unwritable(folder: &Path, error: &dyn Display) -> Failure {
-    Failure::new(
-        Exit::Bucket,
-        format!("the bucket folder {} cannot be written: {error}; make it writable or name another", folder.display()),
-    )
+    /// Removes what a process left that was killed while it wrote. Only while nobody else writes to the bucket.
+    ///
+    /// # Errors
+    /// [`Exit::Bucket`] when a leftover cannot be removed.
+    pub fn remove_unfinished(&self) -> Result<(), Failure> {
+        match self {
+            Self::Folder(path) => folder::remove_unfinished(path),
+            // Nothing can be seen of an upload that is not whole, and it is the bucket's to remove.
+            Self::S3(_) => Ok(()),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::Sources;
+
+    fn address(url: Option<&str>) -> Result<Address, Failure> {
+        let flags = url.map(|url| ("bucket", url.to_owned())).into_iter().collect();
+        let settings = Settings::resolve(&Sources { flags, ..Sources::default() }).unwrap().settings;
+        Address::of(&settings, &StateDir::at("/state"))
+    }
 
     #[test]
-    fn a_file_url_names_a_folder() {
-        let state = StateDir::at("/state");
-        assert_eq!(folder(Some("file:///data/bucket"), &state).unwrap(), PathBuf::from("/data/bucket"));
-        assert_eq!(folder(None, &state).unwrap(), PathBuf::from("/state/bucket"));
+    fn an_url_names_a_folder_or_a_bucket() {
+        let folder = |url| match address(url).unwrap() {
+            Address::Folder(path) => path,
+            Address::S3(s3) => panic!("{s3:?} is no folder"),
+        };
+        assert_eq!(folder(Some("file:///data/bucket")), PathBuf::from("/data/bucket"));
+        assert_eq!(folder(None), PathBuf::from("/state/bucket"));
+        assert!(matches!(address(Some("s3://avatars/live")).unwrap(), Address::S3(_)));
     }
 
     #[test]
     fn other_urls_are_refused_by_name() {
-        for url in ["s3://bucket", "bucket", "file://host/path"] {
-            let failure = folder(Some(url), &StateDir::at("/state")).unwrap_err();
+        for url in ["gs://bucket", "bucket", "file://host/path", "s3://", "s3:///x"] {
+            let failure = address(Some(url)).unwrap_err();
             assert!(failure.exit == Exit::Setting && failure.message.contains(url), "{failure}");
         }
-    }
-
-    #[test]
-    fn a_bucket_that_cannot_be_written_is_named() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let failure = open(&file.path().join("bucket")).unwrap_err();
-        assert!(failure.exit == Exit::Bucket && failure.message.contains("cannot be written"), "{failure}");
-    }
-
-    #[test]
-    fn what_a_killed_process_left_is_removed_and_nothing_else() {
-        let dir = tempfile::tempdir().unwrap();
-        let deep = dir.path().join("v1/local/ada/photos");
-        fs::create_dir_all(&deep).unwrap();
-        for name in ["whole.png", "half.png#1", "half.png#27", "no#number"] {
-            fs::write(deep.join(name), name).unwrap();
-        }
-        remove_unfinished(dir.path()).unwrap();
-        let mut left: Vec<_> = fs::read_dir(deep).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["no#number", "whole.png"]);
-    }
-
-    #[test]
-    fn a_new_folder_becomes_a_bucket_without_leftovers() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("new/bucket");
-        open(&path).unwrap();
-        assert_eq!(fs::read_dir(path).unwrap().count(), 0);
     }
 }

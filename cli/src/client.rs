@@ -2,6 +2,7 @@
 
 mod connect;
 mod download;
+mod links;
 mod retry;
 mod upload;
 mod watch;
@@ -16,6 +17,7 @@ use crate::settings::Settings;
 use crate::telemetry::Console;
 use connect::Stub;
 use likeness_proto::v1;
+use links::Links;
 use retry::{Fault, Patience};
 use std::time::Duration;
 
@@ -25,13 +27,14 @@ pub struct Client {
     target: Target,
     budget: Duration,
     console: Console,
+    links: Links,
 }
 
 impl Client {
     /// Calls `target`, and goes on trying for `budget` while it does not answer.
     #[must_use]
     pub fn new(target: Target, budget: Duration, console: Console) -> Self {
-        Self { target, budget, console }
+        Self { target, budget, console, links: Links::default() }
     }
 
     /// The client that the settings describe.

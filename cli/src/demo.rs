@@ -10,6 +10,7 @@ pub use report::Report;
 pub use similarity::{Similarity, similarity};
 
 use crate::args::DemoArgs;
+use crate::bucket::Address;
 use crate::bundle::Bundle;
 use crate::client::{Client, Target, Upload, verdict, watch};
 use crate::commands::{Context, Fetched, fetch_subject};
@@ -19,6 +20,7 @@ use crate::progress::JobProgress;
 use crate::state_dir::StateDir;
 use crate::up::{self, Tuning, Up};
 use crate::{photos, prompts_file, roles, signals};
+use likeness_coordinator::StoreAddress;
 use likeness_diffusion::BaseModel;
 use likeness_proto::{Capacity, ErrorCode, v1};
 use output::Output;
@@ -92,8 +94,9 @@ async fn make(
     let token = state.token()?;
     let listener = roles::listen(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
-    let bucket = state.dir().bucket();
-    let up = Up { state, bucket, ready: ready.clone(), tuning: Tuning::from(&context.settings) };
+    let bucket = Address::Folder(state.dir().bucket());
+    let store = StoreAddress::Sqlite(state.dir().store());
+    let up = Up { state, store, bucket, ready: ready.clone(), tuning: Tuning::from(&context.settings) };
     let stop = CancellationToken::new();
     let (announce, served) = oneshot::channel();
     let opened = || announce.send(()).map_err(|()| Failure::unexpected("nobody waits for the service"));

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod signals;
 pub mod state_dir;
 pub mod telemetry;
+pub mod tls;
 pub mod up;
 pub mod view;
 
@@ -41,6 +42,7 @@ use tokio::runtime::{Builder, Runtime};
 #[must_use]
 pub fn main() -> ExitCode {
     likeness_diffusion::memory::keep_freed_memory();
+    tls::install_provider();
     let cli = Cli::parse();
     let console = Console::stderr();
     match start(cli, console.clone()) {

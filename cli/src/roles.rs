@@ -1,5 +1,6 @@
 //! The roles on their own: a coordinator, a trainer, a sampler.
 
+use crate::bucket::Bucket;
 use crate::client::Target;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
@@ -9,7 +10,7 @@ use crate::settings::Settings;
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
 use crate::{bucket, models, signals};
-use likeness_coordinator::{CoordinatorError, Options, Tokens};
+use likeness_coordinator::{CoordinatorError, Options, StoreAddress, Tokens};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Secret, TenantId};
 use likeness_sampler::Sampler;
@@ -85,8 +86,10 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let state = StateDir::at(&settings.state).lock()?;
     let listener = listen(settings.listen).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
-    let bucket = bucket::open(&bucket::folder(settings.bucket.as_deref(), state.dir())?)?;
-    let options = coordinator_options(state.dir(), bucket, &state.token()?, &Tuning::from(settings))?;
+    let bucket = bucket::Address::of(settings, state.dir())?.open()?;
+    let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
+    let token = settings.token.clone().map_or_else(|| state.token(), Ok)?;
+    let options = coordinator_options(store, bucket, &token, &Tuning::from(settings))?;
     state.announce(address)?;
     context.format.print(&format!("http://{address}"), |url| format!("the coordinator is up at {url}"))?;
     likeness_coordinator::run(listener, options, shutdown).await.map_err(Into::into)
@@ -139,12 +142,12 @@ struct Place {
 impl Place {
     fn of(settings: &Settings, role: &str) -> Result<Self, Failure> {
         let target = Target::from_settings(settings)?;
-        let folder = bucket::folder(settings.bucket.as_deref(), &StateDir::at(&settings.state))?;
+        let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
         Ok(Self {
             server: target.uri()?,
             token: target.token()?,
             name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
-            bucket: bucket::open(&folder)?,
+            bucket: bucket.open()?.store,
             drain: settings.drain(),
         })
     }
@@ -156,16 +159,17 @@ impl Place {
     }
 }
 
-/// What a coordinator over this state needs to know.
+/// What a coordinator over this store needs to know.
 pub(crate) fn coordinator_options(
-    state: &StateDir,
-    bucket: Arc<dyn ObjectStore>,
+    store: StoreAddress,
+    bucket: Bucket,
     token: &Secret,
     tuning: &Tuning,
 ) -> Result<Options, Failure> {
     let tenant: TenantId = TENANT.parse().map_err(Failure::unexpected)?;
     let tokens = Tokens::embedded(tenant, token);
-    Ok(Options { lease: tuning.lease, attempts: tuning.attempts, ..Options::new(state.store(), bucket, tokens) })
+    let Bucket { store: objects, links } = bucket;
+    Ok(Options { lease: tuning.lease, attempts: tuning.attempts, links, ..Options::new(store, objects, tokens) })
 }
 
 /// How a coordinator that was spawned ended.

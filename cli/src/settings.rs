@@ -10,6 +10,7 @@ pub use secret::{read_token, token};
 
 use crate::device::{DeviceWish, PrecisionWish};
 use crate::exit::{Exit, Failure};
+use likeness_coordinator::{NoStore, StoreAddress};
 use likeness_proto::Secret;
 use likeness_trainer::Placement;
 use serde::Deserialize;
@@ -50,8 +51,18 @@ pub struct Settings {
     pub memory_budget: Option<u64>,
     /// Where the server listens.
     pub listen: SocketAddr,
-    /// Bucket as a `file://` URL; none: `bucket` in the state folder.
+    /// Where the coordinator remembers; none: `likeness.db` in the state folder.
+    #[serde(skip)]
+    pub store: Option<StoreAddress>,
+    /// Bucket as a `file://` or `s3://` URL; none: `bucket` in the state folder.
     pub bucket: Option<String>,
+    /// Where an S3 bucket is served; none: by AWS.
+    pub bucket_endpoint: Option<String>,
+    /// Region of an S3 bucket.
+    pub bucket_region: String,
+    /// Id and secret of an access key to an S3 bucket; none: as AWS's own variables and services say.
+    #[serde(skip)]
+    pub bucket_key: Option<(String, Secret)>,
     /// Seconds that the client goes on trying while the server does not answer.
     retry_seconds: f64,
     /// Seconds that workers get to hand back their tasks when the server stops.
@@ -145,15 +156,29 @@ impl Settings {
     pub fn resolve(sources: &Sources) -> Result<Resolved, Failure> {
         let (table, rows) = layers::merge(sources)?;
         let refuse = |error: config::ConfigError| Failure::new(Exit::Setting, error.to_string());
-        let secret = |key: &str| table.get::<Option<String>>(key).or_else(absent).map_err(refuse);
-        let token = match (secret("token")?, secret("token_file")?) {
+        let text = |key: &str| table.get::<Option<String>>(key).or_else(absent).map_err(refuse);
+        let token = match (text("token")?, text("token_file")?) {
             (Some(text), _) => Some(token(&text)?),
             (None, Some(path)) => Some(read_token(Path::new(&path))?),
             (None, None) => None,
         };
+        let store = text("store")?.map(|text| text.parse()).transpose();
+        let store = store.map_err(|error: NoStore| Failure::new(Exit::Setting, error.to_string()))?;
+        let bucket_key = match (text("bucket_key_id")?, text("bucket_secret")?) {
+            (Some(id), Some(key)) => Some((id, secret::token(&key)?)),
+            (None, None) => None,
+            _one => {
+                return Err(Failure::new(
+                    Exit::Setting,
+                    "bucket_key_id and bucket_secret are set together or not at all",
+                ));
+            }
+        };
         let mut settings: Self = table.try_deserialize().map_err(refuse)?;
         settings.check()?;
         settings.token = token;
+        settings.store = store;
+        settings.bucket_key = bucket_key;
         Ok(Resolved { settings, rows })
     }
 

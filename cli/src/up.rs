@@ -1,15 +1,16 @@
 //! `up`: coordinator, trainer and sampler in one process, speaking gRPC over loopback.
 
+use crate::bucket::Address;
 use crate::commands::Context;
 use crate::exit::Failure;
 use crate::packing::{self, Measuring, Ready};
 use crate::roles::{self, Worker};
 use crate::state_dir::{LockedState, StateDir};
-use crate::{bucket, models, signals};
+use crate::{models, signals};
+use likeness_coordinator::StoreAddress;
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
 use serde::Serialize;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -23,8 +24,10 @@ use tracing::info;
 pub struct Up {
     /// Its state folder.
     pub state: LockedState,
-    /// The folder that is its bucket.
-    pub bucket: PathBuf,
+    /// Where its coordinator remembers.
+    pub store: StoreAddress,
+    /// Its bucket.
+    pub bucket: Address,
     /// The base model that trainer and sampler share, and how the trainer packs.
     pub ready: Ready,
     /// How it works.
@@ -64,9 +67,9 @@ pub async fn serve(
     ready: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let address = listener.local_addr().map_err(Failure::unexpected)?;
-    bucket::remove_unfinished(&up.bucket)?; // the locked state says that nobody else writes
-    let (token, bucket) = (up.state.token()?, bucket::open(&up.bucket)?);
-    let options = roles::coordinator_options(up.state.dir(), bucket.clone(), &token, &up.tuning)?;
+    up.bucket.remove_unfinished()?; // the locked state says that nobody else writes
+    let (token, bucket) = (up.state.token()?, up.bucket.open()?);
+    let options = roles::coordinator_options(up.store, bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
     let Ready { model, plan } = up.ready;
     let held = models::on_the_wire(&model)?;
@@ -77,7 +80,7 @@ pub async fn serve(
         name: name.to_owned(),
         model: held.clone(),
         slots,
-        bucket: bucket.clone(),
+        bucket: bucket.store.clone(),
         drain: up.tuning.drain,
         registered: Arc::clone(registered),
     };
@@ -126,8 +129,9 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
         base_model: ready.model.digest.to_string(),
         pid: std::process::id(),
     };
-    let bucket = bucket::folder(settings.bucket.as_deref(), state.dir())?;
-    let up = Up { state, bucket, ready, tuning: Tuning::from(settings) };
+    let bucket = Address::of(settings, state.dir())?;
+    let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
+    let up = Up { state, store, bucket, ready, tuning: Tuning::from(settings) };
     let text = |view: &UpView| format!("likeness is up at {}, state in {}", view.server, view.state);
     serve(up, listener, shutdown, || context.format.print(&view, text)).await
 }

@@ -18,4 +18,4 @@ mod sweep;
 pub use access::{Access, Tokens};
 pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
 pub use run::{CoordinatorError, Options, run};
-pub use store::sqlite::OpenError;
+pub use store::{NoStore, OpenError, StoreAddress};

@@ -1,6 +1,5 @@
 //! The coordinator as a whole: opened eagerly, served until told to stop, ended in order.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +8,7 @@ use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
 use likeness_proto::{ModelDigest, Refusal};
 use object_store::ObjectStore;
+use object_store::signer::Signer;
 use tokio::net::TcpListener;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_stream::wrappers::TcpListenerStream;
@@ -18,19 +18,21 @@ use tonic::transport::Server;
 
 use crate::access::{FleetDoor, FrontDoor, Tokens};
 use crate::bucket::Bucket;
-use crate::clock::SystemClock;
 use crate::service::{FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
-use crate::store::sqlite::{OpenError, SqliteStore};
-use crate::store::{Policy, Store, Sweep};
+use crate::store::postgres::PostgresStore;
+use crate::store::sqlite::SqliteStore;
+use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep};
 use crate::sweep;
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The SQLite file; made when it is not there.
-    pub store: PathBuf,
+    /// Where it remembers.
+    pub store: StoreAddress,
     /// Where photos, embeddings and avatars lie.
     pub bucket: Arc<dyn ObjectStore>,
+    /// Signs links to objects there; `None`: people download through the coordinator.
+    pub links: Option<Arc<dyn Signer>>,
     /// Who may call.
     pub tokens: Tokens,
     /// A lease lives this long after each renewal.
@@ -45,9 +47,9 @@ pub struct Options {
 
 impl Options {
     /// The usual settings: leases of 15 s, 3 attempts, 5 s to drain.
-    pub fn new(store: PathBuf, bucket: Arc<dyn ObjectStore>, tokens: Tokens) -> Self {
+    pub fn new(store: StoreAddress, bucket: Arc<dyn ObjectStore>, tokens: Tokens) -> Self {
         let (lease, drain_grace) = (Duration::from_secs(15), Duration::from_secs(5));
-        Self { store, bucket, tokens, lease, attempts: 3, base_model: None, drain_grace }
+        Self { store, bucket, links: None, tokens, lease, attempts: 3, base_model: None, drain_grace }
     }
 }
 
@@ -82,8 +84,25 @@ pub fn run(
 
 async fn live(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
     let policy = Policy { lease: options.lease, attempts: options.attempts, base_model: options.base_model.clone() };
-    let store = SqliteStore::open(&options.store, Arc::new(SystemClock), policy).await?;
-    let bucket = Bucket::new(Arc::clone(&options.bucket));
+    match &options.store {
+        StoreAddress::Sqlite(file) => {
+            let store = SqliteStore::open(file, None, policy).await?;
+            live_on(store, listener, options, shutdown).await
+        }
+        StoreAddress::Postgres(server) => {
+            let store = PostgresStore::open(server, None, policy).await?;
+            live_on(store, listener, options, shutdown).await
+        }
+    }
+}
+
+async fn live_on<S: Store>(
+    store: S,
+    listener: TcpListener,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<(), CoordinatorError> {
+    let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone());
     bucket.probe().await?;
     // Whatever the last run left half erased goes before anybody can ask for it.
     store.expire().await.map_err(Refusal::from)?;
@@ -106,10 +125,10 @@ async fn live(listener: TcpListener, options: Options, shutdown: CancellationTok
 }
 
 /// Serves until the shutdown, then waits for the calls that are going on.
-async fn serve(
+async fn serve<S: Store>(
     listener: TcpListener,
     options: &Options,
-    shared: Arc<Shared<SqliteStore>>,
+    shared: Arc<Shared<S>>,
 ) -> Result<(), CoordinatorError> {
     const KEEPALIVE: Duration = Duration::from_secs(20);
     let stop = shared.shutdown.clone();

@@ -1,6 +1,8 @@
 //! What the end-to-end tests stand on: a real `likeness up` in a process of its own, driven through its command line.
 
 pub mod bad_pictures;
+mod faulty_http;
+mod fleet;
 mod losses;
 mod pictures;
 mod proxy;
@@ -8,6 +10,8 @@ mod sandbox;
 mod trainer;
 mod upload;
 
+pub use faulty_http::{Fault, FaultyHttp};
+pub use fleet::{Fleet, Role};
 pub use losses::losses;
 pub use pictures::{avatars, bundled_photos, photo_folder, pixels};
 pub use proxy::Proxy;

@@ -3,7 +3,7 @@
 use std::{error::Error, io, sync::Arc};
 
 use likeness_proto::{ErrorCode, IdError, ObjectKey, ObjectRef, Prefix, Sha256};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, WriteMultipart, path::Path};
 
 use crate::WorkError;
 
@@ -28,6 +28,12 @@ pub enum BucketError {
     /// There is no such object.
     #[error("object {key} is not in the bucket; it was erased or never written")]
     Missing {
+        /// The object.
+        key: ObjectKey,
+    },
+    /// Other bytes lie there already. What a lease has published stays as it is.
+    #[error("object {key} is there already, with other bytes; a lease publishes an object once")]
+    Taken {
         /// The object.
         key: ObjectKey,
     },
@@ -58,14 +64,15 @@ impl BucketError {
             Self::Missing { .. } => ErrorCode::UnknownObject,
             Self::Full { .. } => ErrorCode::StorageFull,
             Self::Failed { .. } => ErrorCode::StorageUnavailable,
-            Self::Name(_) => ErrorCode::Internal,
+            Self::Taken { .. } | Self::Name(_) => ErrorCode::Internal,
         }
     }
 
     /// Whether another try may help.
     fn retry(&self) -> bool {
         match self {
-            Self::Full { .. } | Self::Failed { .. } => true,
+            // Under the next lease the name is free.
+            Self::Full { .. } | Self::Failed { .. } | Self::Taken { .. } => true,
             Self::Corrupt { .. } | Self::Missing { .. } | Self::Name(_) => false,
         }
     }
@@ -106,18 +113,55 @@ impl Bucket {
         Ok(bytes.into())
     }
 
-    /// Writes an object under the lease's prefix, whole or not at all.
+    /// Publishes an object under the lease's prefix, whole or not at all, and once: what lies there is never replaced. Publishing the
+    /// same bytes again is no error.
     ///
     /// # Errors
-    /// When `name` is no file name, the disk is full or the bucket refuses; the key is named.
+    /// When `name` is no file name, other bytes lie there, the disk is full or the bucket refuses; the key is named.
     pub async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<ObjectRef, BucketError> {
-        let key = self.prefix.key(name)?;
-        let object = ObjectRef::of(key, &bytes);
+        let object = ObjectRef::of(self.prefix.key(name)?, &bytes);
         let path = Path::from(object.key.as_str());
-        self.store.put(&path, bytes.into()).await.map_err(|source| BucketError::of(&object.key, source))?;
-        Ok(object)
+        let put = match bytes.len() {
+            0..=WHOLE => self.store.put_opts(&path, bytes.into(), PutMode::Create.into()).await.map(drop),
+            _ => self.put_parts(&path, &bytes).await,
+        };
+        match put {
+            Ok(()) => Ok(object),
+            Err(source @ object_store::Error::AlreadyExists { .. }) => self.found(object, source).await,
+            Err(source) => Err(BucketError::of(&object.key, source)),
+        }
+    }
+
+    /// An object lies where one was to be published: an earlier try of this lease, whose answer was lost, or something else.
+    async fn found(&self, object: ObjectRef, source: object_store::Error) -> Result<ObjectRef, BucketError> {
+        match self.get(&object).await {
+            Ok(_same) => Ok(object),
+            Err(BucketError::Corrupt { key, .. }) => Err(BucketError::Taken { key }),
+            Err(_) => Err(BucketError::of(&object.key, source)),
+        }
+    }
+
+    /// Writes a large object in parts: a fault costs one of them. S3 has no condition for these, so it is looked first; the
+    /// prefix is one lease's, and a lease's writes come from one process.
+    async fn put_parts(&self, path: &Path, bytes: &[u8]) -> object_store::Result<()> {
+        match self.store.head(path).await {
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => return Err(error),
+            Ok(_) => {
+                let (path, source) = (path.to_string(), "an object of several parts".into());
+                return Err(object_store::Error::AlreadyExists { path, source });
+            }
+        }
+        let mut parts = WriteMultipart::new_with_chunk_size(self.store.put_multipart(path).await?, PART);
+        parts.write(bytes);
+        parts.finish().await.map(drop)
     }
 }
+
+/// Bytes that are written in one request.
+const WHOLE: usize = 16 << 20;
+/// Bytes of a part.
+const PART: usize = 8 << 20;
 
 fn check<T: PartialEq + std::fmt::Display>(key: &ObjectKey, what: &str, want: T, got: T) -> Result<(), BucketError> {
     if want == got {

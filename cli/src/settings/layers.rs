@@ -4,6 +4,7 @@ use super::keys::advice;
 use super::{KEYS, Row};
 use crate::exit::{Exit, Failure};
 use config::{Config, Environment, FileFormat, Map, Source, Value, ValueKind};
+use likeness_coordinator::StoreAddress;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -200,8 +201,14 @@ fn build(merged: &Layer) -> Result<Config, Failure> {
 fn rows(merged: &Layer) -> Vec<Row> {
     KEYS.iter()
         .map(|key| match merged.get(key.name) {
-            Some((_, origin)) if key.name == "token" => {
+            Some((_, origin)) if ["token", "bucket_secret"].contains(&key.name) => {
                 Row { key, value: Some("…".to_owned()), origin: origin.clone() }
+            }
+            Some((value, origin)) if key.name == "store" => {
+                // Without the password, if it has one.
+                let shown =
+                    value.to_string().parse().map_or_else(|_| "…".to_owned(), |store: StoreAddress| store.to_string());
+                Row { key, value: Some(shown), origin: origin.clone() }
             }
             Some((value, origin)) => Row { key, value: Some(value.to_string()), origin: origin.clone() },
             None => Row { key, value: None, origin: Origin::Default },

@@ -158,3 +158,14 @@ fn token_and_token_file_in_one_layer_are_refused() {
     let failure = Case::new().file("token = \"a\"\ntoken_file = \"b\"").refusal();
     assert!(failure.message.contains("both token and token_file"), "{failure}");
 }
+
+#[test]
+fn the_password_of_a_store_never_shows() {
+    let case = Case::new().file("store = \"postgres://ada:hunter2@db/likeness\"");
+    let resolved = case.resolve();
+    let row = resolved.rows.iter().find(|row| row.key.name == "store").unwrap();
+    assert_eq!(row.value.as_deref(), Some("postgres://ada@db:5432/likeness"));
+    assert!(!format!("{:?}", resolved.settings).contains("hunter2"));
+    let failure = Case::new().file("store = \"mysql://ada:hunter2@db/likeness\"").refusal();
+    assert!(failure.exit == Exit::Setting && !failure.message.contains("hunter2"), "{failure}");
+}

@@ -93,6 +93,11 @@ impl<S: Store> Avatars for FrontDesk<S> {
         let tenant: TenantId = tenant(&request)?;
         Ok(Response::new(Box::pin(download::download(&self.0, &tenant, &request.get_ref().key).await?)))
     }
+
+    async fn get_download_link(&self, request: Request<v1::DownloadRequest>) -> Answer<v1::DownloadLink> {
+        let tenant: TenantId = tenant(&request)?;
+        Ok(Response::new(download::link(&self.0, &tenant, &request.get_ref().key).await?))
+    }
 }
 
 fn subject(name: &str) -> Result<SubjectName, Refusal> {

@@ -2,12 +2,13 @@
 
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
-use likeness_proto::v1::DownloadChunk;
+use likeness_proto::v1::{DownloadChunk, DownloadLink};
 use likeness_proto::{ErrorCode, ObjectKey, ObjectRef, Refusal, TenantId};
 use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::Shared;
+use crate::bucket::LINK_LIFE;
 use crate::store::Store;
 
 /// Bytes of a message at most.
@@ -23,6 +24,13 @@ pub(super) async fn download<S: Store>(
     let object = shared.store.object(tenant, &key).await?;
     let bytes = shared.bucket.read(&key).await?;
     Ok(chunks(object, bytes))
+}
+
+/// A link to an object of the tenant, where the bucket knows links.
+pub(super) async fn link<S: Store>(shared: &Shared<S>, tenant: &TenantId, key: &str) -> Result<DownloadLink, Refusal> {
+    let object = shared.store.object(tenant, &key.parse()?).await?;
+    let url = shared.bucket.link(&object.key).await?;
+    Ok(url.map_or_else(DownloadLink::default, |url| DownloadLink { url, seconds: LINK_LIFE.as_secs() as u32 }))
 }
 
 struct Reading {

@@ -15,7 +15,7 @@ use object_store::path::Path;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{CoordinatorError, Options, Tokens, run};
+use crate::{CoordinatorError, Options, StoreAddress, Tokens, run};
 
 use served::*;
 
@@ -282,7 +282,7 @@ async fn a_bucket_that_cannot_be_written_to_is_told_at_once() {
     std::fs::remove_dir(&place).unwrap();
     std::fs::write(&place, "in the way").unwrap();
     let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
-    let options = Options::new(folder.path().join("likeness.db"), Arc::new(bucket), tokens);
+    let options = Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), Arc::new(bucket), tokens);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = run(listener, options, CancellationToken::new()).await.unwrap_err();
     let CoordinatorError::Refused(refusal) = &error else { panic!("{error}") };

@@ -80,8 +80,9 @@ impl<S: Store> Shared<S> {
             if !grants.is_empty() || self.shutdown.is_cancelled() {
                 return Ok(grants);
             }
+            let look = self.store.signals().poll().map_or(deadline, |poll| deadline.min(Instant::now() + poll));
             tokio::select! {
-                woken = timeout_at(deadline, ready.changed()) => if woken.is_err() { return Ok(Vec::new()) },
+                woken = timeout_at(look, ready.changed()) => if woken.is_err() && look == deadline { return Ok(Vec::new()) },
                 () = self.shutdown.cancelled() => return Ok(Vec::new()),
             }
         }

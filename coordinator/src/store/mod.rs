@@ -1,7 +1,13 @@
 //! What the coordinator remembers. [`Store`] is the contract; engines differ in where they keep it. The contract's tests
 //! are in `contract`, written for any engine.
 
+mod address;
+mod faults;
+// Both engines compile the queries in `sql`, each over its own types: see ARCHITECTURE.md.
+#[allow(clippy::duplicate_mod)]
+pub(crate) mod postgres;
 mod signals;
+#[allow(clippy::duplicate_mod)]
 pub(crate) mod sqlite;
 
 #[cfg(test)]
@@ -18,6 +24,7 @@ use likeness_proto::{
 
 use crate::clock::Timestamp;
 
+pub use address::{NoStore, OpenError, StoreAddress};
 pub(crate) use signals::{Signal, Signals};
 
 /// How a store hands out work.
@@ -70,6 +77,15 @@ pub(crate) enum Sweep {
     All,
 }
 
+/// What of a subject's way through a job a transaction changes, besides its progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Tasks that are leased, and those that wait for them.
+    Own,
+    /// Those that are ready, too.
+    Siblings,
+}
+
 /// What is remembered, and every way to change it. Each method is one transaction: all of it or nothing. The time is
 /// the engine's.
 pub(crate) trait Store: Send + Sync + 'static {
@@ -78,6 +94,9 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// How it hands out work.
     fn policy(&self) -> &Policy;
+
+    /// Ends every connection, so that what it lies in may be opened by another.
+    fn close(&self) -> impl Future<Output = ()> + Send;
 
     /// Announces photos. Refused while the subject is being erased.
     fn begin_upload(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Upload>;
@@ -145,6 +164,12 @@ pub(crate) enum StoreError {
     /// The disk under the store is full.
     #[error("the disk under the store is full; free some space and try again")]
     Full,
+    /// The connection was lost.
+    #[error("the store does not answer: {0}")]
+    Gone(String),
+    /// Another transaction was in the way, each time that this one was tried.
+    #[error("the store is too busy ({0}); try again")]
+    Contended(String),
     /// The engine failed.
     #[error("the store does not answer: {0}")]
     Engine(String),
@@ -158,7 +183,7 @@ impl From<StoreError> for Refusal {
         let code = match error {
             StoreError::Refused(refusal) => return refusal,
             StoreError::Full => ErrorCode::StorageFull,
-            StoreError::Engine(_) => ErrorCode::StorageUnavailable,
+            StoreError::Gone(_) | StoreError::Contended(_) | StoreError::Engine(_) => ErrorCode::StorageUnavailable,
             StoreError::Record(_) => ErrorCode::Internal,
         };
         Refusal::new(code, error.to_string())

@@ -27,6 +27,29 @@ async fn what_is_put_lies_under_the_lease_and_is_got_back() {
 }
 
 #[tokio::test]
+async fn what_a_lease_has_published_stays_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = bucket(&folder).put("a.bin", b"rows".to_vec()).await.unwrap();
+    assert_eq!(bucket(&folder).put("a.bin", b"rows".to_vec()).await.unwrap(), first, "published again, the same");
+    let error = bucket(&folder).put("a.bin", b"other".to_vec()).await.unwrap_err();
+    assert!(matches!(error, BucketError::Taken { .. }) && error.to_string().contains(first.key.as_str()), "{error}");
+    assert_eq!(bucket(&folder).get(&first).await.unwrap(), b"rows");
+    assert_eq!(files(&folder), ["a.bin"], "nothing staged is left");
+}
+
+#[tokio::test]
+async fn a_large_object_goes_in_parts_and_is_published_once_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let large: Vec<u8> = (0..WHOLE + 5).map(|index| (index % 251) as u8).collect();
+    let object = bucket(&folder).put("large.bin", large.clone()).await.unwrap();
+    assert!(bucket(&folder).get(&object).await.unwrap() == large);
+    bucket(&folder).put("large.bin", large.clone()).await.unwrap();
+    let other = bucket(&folder).put("large.bin", vec![0; WHOLE + 5]).await.unwrap_err();
+    assert!(matches!(other, BucketError::Taken { .. }), "{other}");
+    assert!(bucket(&folder).get(&object).await.unwrap() == large);
+}
+
+#[tokio::test]
 async fn a_changed_object_is_corrupt_and_named() {
     let folder = tempfile::tempdir().unwrap();
     let object = bucket(&folder).put("a.bin", b"rows".to_vec()).await.unwrap();

@@ -20,7 +20,7 @@ use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{CoordinatorError, Options, Tokens, run};
+use crate::{CoordinatorError, Options, StoreAddress, Tokens, run};
 
 pub(super) const MODEL: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -54,7 +54,8 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
         let store: Arc<dyn ObjectStore> = bucket.clone();
-        let options = Options { lease, ..Options::new(folder.path().join("likeness.db"), store, tokens) };
+        let options =
+            Options { lease, ..Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), store, tokens) };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(listener, options, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();

@@ -1,12 +1,13 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use likeness_proto::{ErrorCode, Refusal};
+use likeness_proto::{ErrorCode, Refusal, SubjectName};
 use tempfile::TempDir;
 
 use super::*;
 use crate::clock::ManualClock;
 use crate::store::contract::{self, Engine, contract};
+use crate::store::{OpenError, Policy, Store, Sweep};
 
 struct File {
     folder: TempDir,
@@ -18,7 +19,7 @@ impl File {
     }
 
     async fn try_open(&self) -> std::result::Result<SqliteStore, OpenError> {
-        SqliteStore::open(&self.path(), Arc::new(ManualClock::default()), contract::policy()).await
+        SqliteStore::open(&self.path(), Some(Arc::new(ManualClock::default())), contract::policy()).await
     }
 }
 
@@ -30,7 +31,7 @@ impl Engine for File {
     }
 
     async fn open(&self, clock: Arc<ManualClock>, policy: Policy) -> SqliteStore {
-        SqliteStore::open(&self.path(), clock, policy).await.unwrap()
+        SqliteStore::open(&self.path(), Some(clock), policy).await.unwrap()
     }
 }
 
@@ -73,7 +74,7 @@ async fn a_database_of_a_newer_release_is_told() {
 async fn a_folder_that_is_not_there_is_told() {
     let file = File::new().await;
     let path = file.path().join("below").join("likeness.db");
-    let opened = SqliteStore::open(&path, Arc::new(ManualClock::default()), contract::policy()).await;
+    let opened = SqliteStore::open(&path, Some(Arc::new(ManualClock::default())), contract::policy()).await;
     let error = opened.err().unwrap();
     assert!(matches!(error, OpenError::Unavailable { .. }), "{error}");
 }

@@ -7,15 +7,14 @@ use likeness_proto::{
     TaskId, TrainReport, Verdict, output_prefix,
 };
 use prost::Message;
-use sqlx::SqliteConnection;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Result, Writing, fleet, losses, results};
+use super::{Connection, Result, Writing, dialect, fleet, losses, results};
 use crate::lifecycle::{Course, Effect, Event, Refused, Report};
-use crate::store::refusals;
+use crate::store::{Reach, refusals};
 
-pub(super) async fn outputs(tx: &mut SqliteConnection, lease: LeaseId) -> Result<Prefix> {
+pub(super) async fn outputs(tx: &mut Connection, lease: LeaseId) -> Result<Prefix> {
     let place = courses::locate(&mut *tx, lease.task).await?;
     let kind = fleet::kind_of(&mut *tx, lease.task).await?;
     match (place, kind) {
@@ -25,18 +24,26 @@ pub(super) async fn outputs(tx: &mut SqliteConnection, lease: LeaseId) -> Result
 }
 
 pub(super) async fn renew(w: &mut Writing, renewals: &Renewals) -> Result<Vec<Verdict>> {
-    let mut verdicts = Vec::with_capacity(renewals.renewals.len());
+    let mut places = Vec::with_capacity(renewals.renewals.len());
     for renewal in &renewals.renewals {
-        verdicts.push(renew_one(w, renewals.incarnation, renewal).await?);
+        places.push(courses::locate(&mut w.tx, renewal.lease.task).await?);
+    }
+    let known: Vec<_> = places.iter().flatten().cloned().collect();
+    dialect::lock_courses(&mut w.tx, &known, Reach::Own).await?;
+    let mut verdicts = Vec::with_capacity(places.len());
+    for (renewal, place) in renewals.renewals.iter().zip(places) {
+        verdicts.push(match place {
+            Some(place) => renew_one(w, renewals.incarnation, renewal, &place).await?,
+            None => Verdict::Lost,
+        });
     }
     Ok(verdicts)
 }
 
-async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal) -> Result<Verdict> {
+async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal, place: &Place) -> Result<Verdict> {
     let lease = renewal.lease;
-    let Some(place) = courses::locate(&mut w.tx, lease.task).await? else { return Ok(Verdict::Lost) };
-    let mut course = courses::load(w, &place).await?;
-    let mut progress = courses::progress(&mut w.tx, &place).await?;
+    let mut course = courses::load(w, place).await?;
+    let mut progress = courses::progress(&mut w.tx, place).await?;
     let before = progress.clone();
     let known_step = progress.training.as_ref().map_or(0, |training| training.checkpoint_step);
     let event = Event::Renewed {
@@ -52,13 +59,13 @@ async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal) -> R
     let mut drawn = false;
     match &renewal.progress {
         None => {}
-        Some(Progress::Train(report)) => trained(w, &place, lease.task, report, &mut progress).await?,
-        Some(Progress::Render { avatars_done }) => drawn = draw(w, &place, lease.task, *avatars_done).await?,
+        Some(Progress::Train(report)) => trained(w, place, lease.task, report, &mut progress).await?,
+        Some(Progress::Render { avatars_done }) => drawn = draw(w, place, lease.task, *avatars_done).await?,
     }
     if progress == before && !drawn {
-        courses::save(w, &place, &course, &effects).await?;
+        courses::save(w, place, &course, &effects).await?;
     } else {
-        courses::settle(w, &place, &course, &effects, &mut progress).await?;
+        courses::settle(w, place, &course, &effects, &mut progress).await?;
     }
     Ok(Verdict::Continue)
 }
@@ -90,7 +97,7 @@ pub(super) async fn trained(
     }
     let Some(checkpoint) = &report.checkpoint else { return Ok(()) };
     training.checkpoint_step = checkpoint.step;
-    sqlx::query("UPDATE tasks SET checkpoint = ? WHERE tenant = ? AND id = ?")
+    sqlx::query("UPDATE tasks SET checkpoint = $1 WHERE tenant = $2 AND id = $3")
         .bind(v1::Checkpoint::from(checkpoint.clone()).encode_to_vec())
         .bind(place.tenant.as_str())
         .bind(task.to_string())
@@ -101,18 +108,21 @@ pub(super) async fn trained(
 
 /// Records how many avatars of a task are drawn; answers whether that is news.
 async fn draw(w: &mut Writing, place: &Place, task: TaskId, avatars_done: u32) -> Result<bool> {
-    let changed = sqlx::query("UPDATE tasks SET drawn = min(?1, shots) WHERE tenant = ?2 AND id = ?3 AND drawn != ?1")
-        .bind(avatars_done)
-        .bind(place.tenant.as_str())
-        .bind(task.to_string())
-        .execute(&mut *w.tx)
-        .await?;
+    let changed = sqlx::query(
+        "UPDATE tasks SET drawn = CASE WHEN $1 < shots THEN $1 ELSE shots END
+         WHERE tenant = $2 AND id = $3 AND drawn != $1",
+    )
+    .bind(i64::from(avatars_done))
+    .bind(place.tenant.as_str())
+    .bind(task.to_string())
+    .execute(&mut *w.tx)
+    .await?;
     Ok(changed.rows_affected() > 0)
 }
 
 pub(super) async fn complete(w: &mut Writing, completion: &Completion) -> Result<()> {
     let Completion { incarnation, lease, result, warnings } = completion;
-    let (place, mut course) = find(w, *lease).await?;
+    let (place, mut course) = find(w, *lease, Reach::Own).await?;
     let event = Event::Finished(Report { holder: *incarnation, fence: lease.fence });
     let effects = apply(w, &mut course, *lease, event)?;
     if !effects.contains(&Effect::Publish(lease.task)) {
@@ -129,7 +139,7 @@ pub(super) async fn complete(w: &mut Writing, completion: &Completion) -> Result
 
 pub(super) async fn fail(w: &mut Writing, failure: &Failure) -> Result<()> {
     let Failure { incarnation, lease, error, retry } = failure;
-    let (place, mut course) = find(w, *lease).await?;
+    let (place, mut course) = find(w, *lease, Reach::Siblings).await?;
     let by = Report { holder: *incarnation, fence: lease.fence };
     let effects = apply(w, &mut course, *lease, Event::Failed { by, retry: *retry })?;
     if effects.is_empty() {
@@ -139,15 +149,16 @@ pub(super) async fn fail(w: &mut Writing, failure: &Failure) -> Result<()> {
 }
 
 pub(super) async fn release(w: &mut Writing, release: &Release) -> Result<()> {
-    let (place, mut course) = find(w, release.lease).await?;
+    let (place, mut course) = find(w, release.lease, Reach::Own).await?;
     let by = Report { holder: release.incarnation, fence: release.lease.fence };
     let effects = apply(w, &mut course, release.lease, Event::Released(by))?;
     let mut progress = courses::progress(&mut w.tx, &place).await?;
     courses::settle(w, &place, &course, &effects, &mut progress).await
 }
 
-async fn find(w: &mut Writing, lease: LeaseId) -> Result<(Place, Course)> {
+async fn find(w: &mut Writing, lease: LeaseId, reach: Reach) -> Result<(Place, Course)> {
     let place = courses::locate(&mut w.tx, lease.task).await?.ok_or_else(|| refusals::stale(lease))?;
+    dialect::lock_courses(&mut w.tx, std::slice::from_ref(&place), reach).await?;
     let course = courses::load(w, &place).await?;
     Ok((place, course))
 }
@@ -174,7 +185,7 @@ async fn failed(
 
 /// Takes back the leases of a process that is gone.
 pub(super) async fn abandon(w: &mut Writing, gone: Incarnation) -> Result<()> {
-    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM tasks WHERE state = 2 AND holder = ?")
+    let held: Vec<String> = sqlx::query_scalar("SELECT id FROM tasks WHERE state = 2 AND holder = $1")
         .bind(gone.to_string())
         .fetch_all(&mut *w.tx)
         .await?;
@@ -182,13 +193,13 @@ pub(super) async fn abandon(w: &mut Writing, gone: Incarnation) -> Result<()> {
 }
 
 pub(super) async fn expire(w: &mut Writing) -> Result<()> {
-    let lapsed: Vec<String> = sqlx::query_scalar("SELECT id FROM tasks WHERE state = 2 AND lease_ends <= ?")
+    let lapsed: Vec<String> = sqlx::query_scalar("SELECT id FROM tasks WHERE state = 2 AND lease_ends <= $1")
         .bind(w.now.millis())
         .fetch_all(&mut *w.tx)
         .await?;
     take_back(w, lapsed, Event::Lapsed).await?;
     let late: Vec<(String, String)> =
-        sqlx::query_as("DELETE FROM uploads WHERE deadline <= ? RETURNING tenant, subject")
+        sqlx::query_as("DELETE FROM uploads WHERE deadline <= $1 RETURNING tenant, subject")
             .bind(w.now.millis())
             .fetch_all(&mut *w.tx)
             .await?;
@@ -200,11 +211,16 @@ pub(super) async fn expire(w: &mut Writing) -> Result<()> {
 }
 
 async fn take_back(w: &mut Writing, tasks: Vec<String>, event: Event) -> Result<()> {
+    let mut lost = Vec::with_capacity(tasks.len());
     for id in tasks {
         let task = parsed("tasks.id", &id)?;
-        let Some(place) = courses::locate(&mut w.tx, task).await? else { continue };
+        lost.extend(courses::locate(&mut w.tx, task).await?.map(|place| (task, place)));
+    }
+    let places: Vec<_> = lost.iter().map(|(_, place)| place.clone()).collect();
+    dialect::lock_courses(&mut w.tx, &places, Reach::Siblings).await?;
+    for (task, place) in lost {
         let mut course = courses::load(w, &place).await?;
-        // An earlier task of the list may have ended this one's subject.
+        // An earlier task of the list may have ended this one's subject, and somebody else may have been first.
         let Ok(effects) = course.apply(w.now, task, event) else { continue };
         tracing::warn!(job = %place.job, %task, "lease lost, task taken back");
         failed(w, &place, &course, task, &courses::lost(), &effects).await?;

@@ -3,19 +3,19 @@
 use likeness_proto::v1;
 use likeness_proto::{Consent, ErrorCode, ObjectKey, ObjectRef, Photo, Refusal, Sha256, SubjectName, TenantId};
 use prost::Message;
-use sqlx::SqliteConnection;
 use uuid::Uuid;
 
 use super::rows::{known, record};
-use super::{Result, Writing, erasures};
+use super::{Connection, Result, Writing, dialect, erasures};
 use crate::store::{UPLOAD_LIMIT, Upload, refusals};
 
 pub(super) async fn begin_upload(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<Upload> {
+    dialect::lock_subjects(&mut w.tx, &[(tenant.clone(), subject.clone())]).await?;
     if erasures::is_locked(&mut w.tx, tenant, subject).await? {
         return Err(refusals::being_erased(subject).into());
     }
     let upload = Upload { tenant: tenant.clone(), subject: subject.clone(), id: Uuid::new_v4().to_string() };
-    sqlx::query("INSERT INTO uploads (tenant, subject, id, deadline) VALUES (?, ?, ?, ?)")
+    sqlx::query("INSERT INTO uploads (tenant, subject, id, deadline) VALUES ($1, $2, $3, $4)")
         .bind(tenant.as_str())
         .bind(subject.as_str())
         .bind(&upload.id)
@@ -31,9 +31,11 @@ pub(super) async fn commit_upload(
     consent: &Consent,
     photos: &[Photo],
 ) -> Result<v1::Subject> {
+    dialect::lock_subjects(&mut w.tx, &[(upload.tenant.clone(), upload.subject.clone())]).await?;
     if !end_upload(w, upload).await? {
         return Err(refusals::forgotten(&upload.subject).into());
     }
+    dialect::lock_subject_record(&mut w.tx, &upload.tenant, &upload.subject).await?;
     let before = find(&mut w.tx, &upload.tenant, &upload.subject).await?;
     for photo in photos {
         commit_object(&mut w.tx, &upload.tenant, &upload.subject, &photo.object).await?;
@@ -59,7 +61,7 @@ pub(super) async fn abandon_upload(w: &mut Writing, upload: &Upload) -> Result<(
 
 /// Whether the upload still went on.
 async fn end_upload(w: &mut Writing, upload: &Upload) -> Result<bool> {
-    let ended = sqlx::query("DELETE FROM uploads WHERE tenant = ? AND subject = ? AND id = ?")
+    let ended = sqlx::query("DELETE FROM uploads WHERE tenant = $1 AND subject = $2 AND id = $3")
         .bind(upload.tenant.as_str())
         .bind(upload.subject.as_str())
         .bind(&upload.id)
@@ -68,12 +70,8 @@ async fn end_upload(w: &mut Writing, upload: &Upload) -> Result<bool> {
     Ok(ended.rows_affected() > 0)
 }
 
-pub(super) async fn find(
-    tx: &mut SqliteConnection,
-    tenant: &TenantId,
-    name: &SubjectName,
-) -> Result<Option<v1::Subject>> {
-    let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = ? AND name = ?")
+pub(super) async fn find(tx: &mut Connection, tenant: &TenantId, name: &SubjectName) -> Result<Option<v1::Subject>> {
+    let stored: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = $1 AND name = $2")
         .bind(tenant.as_str())
         .bind(name.as_str())
         .fetch_optional(tx)
@@ -81,20 +79,20 @@ pub(super) async fn find(
     stored.map(|bytes| record(&bytes)).transpose()
 }
 
-pub(super) async fn get(tx: &mut SqliteConnection, tenant: &TenantId, name: &SubjectName) -> Result<v1::Subject> {
+pub(super) async fn get(tx: &mut Connection, tenant: &TenantId, name: &SubjectName) -> Result<v1::Subject> {
     find(tx, tenant, name).await?.ok_or_else(|| refusals::unknown_subject(name).into())
 }
 
-pub(super) async fn list(tx: &mut SqliteConnection, tenant: &TenantId) -> Result<Vec<v1::Subject>> {
-    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = ? ORDER BY name")
+pub(super) async fn list(tx: &mut Connection, tenant: &TenantId) -> Result<Vec<v1::Subject>> {
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM subjects WHERE tenant = $1 ORDER BY name")
         .bind(tenant.as_str())
         .fetch_all(tx)
         .await?;
     stored.iter().map(|bytes| record(bytes)).collect()
 }
 
-pub(super) async fn save(tx: &mut SqliteConnection, tenant: &TenantId, subject: &v1::Subject) -> Result<()> {
-    sqlx::query("INSERT INTO subjects (tenant, name, record) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET record = excluded.record")
+pub(super) async fn save(tx: &mut Connection, tenant: &TenantId, subject: &v1::Subject) -> Result<()> {
+    sqlx::query("INSERT INTO subjects (tenant, name, record) VALUES ($1, $2, $3) ON CONFLICT (tenant, name) DO UPDATE SET record = excluded.record")
         .bind(tenant.as_str())
         .bind(&subject.name)
         .bind(subject.encode_to_vec())
@@ -105,13 +103,13 @@ pub(super) async fn save(tx: &mut SqliteConnection, tenant: &TenantId, subject: 
 
 /// Makes an object downloadable.
 pub(super) async fn commit_object(
-    tx: &mut SqliteConnection,
+    tx: &mut Connection,
     tenant: &TenantId,
     subject: &SubjectName,
     object: &ObjectRef,
 ) -> Result<()> {
     sqlx::query(
-        "INSERT INTO objects (tenant, key, subject, sha256, size) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        "INSERT INTO objects (tenant, key, subject, sha256, size) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
     )
     .bind(tenant.as_str())
     .bind(object.key.as_str())
@@ -123,8 +121,8 @@ pub(super) async fn commit_object(
     Ok(())
 }
 
-pub(super) async fn object(tx: &mut SqliteConnection, tenant: &TenantId, key: &ObjectKey) -> Result<ObjectRef> {
-    let row: Option<(Vec<u8>, i64)> = sqlx::query_as("SELECT sha256, size FROM objects WHERE tenant = ? AND key = ?")
+pub(super) async fn object(tx: &mut Connection, tenant: &TenantId, key: &ObjectKey) -> Result<ObjectRef> {
+    let row: Option<(Vec<u8>, i64)> = sqlx::query_as("SELECT sha256, size FROM objects WHERE tenant = $1 AND key = $2")
         .bind(tenant.as_str())
         .bind(key.as_str())
         .fetch_optional(tx)

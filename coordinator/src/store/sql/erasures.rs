@@ -7,33 +7,38 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use likeness_proto::v1;
-use likeness_proto::{JobId, ObjectKey, ObjectKind, SubjectName, TenantId, kind_of};
-use sqlx::SqliteConnection;
+use likeness_proto::{ObjectKey, ObjectKind, SubjectName, TenantId, kind_of};
 use uuid::Uuid;
 
 use super::courses::{self, Place};
-use super::rows::{json_list, parsed};
-use super::{Result, Writing};
+use super::rows::parsed;
+use super::{Connection, Result, Writing, dialect};
 use crate::clock::Timestamp;
 use crate::lifecycle::SubjectState;
-use crate::store::{Erasure, Forgotten, Sweep, refusals};
+use crate::store::{Erasure, Forgotten, Reach, Sweep, refusals};
 
 /// How long after forgetting the last sweep comes: for processes that hung with a write half done.
 const LAST_SWEEP: Duration = Duration::from_secs(60 * 60);
 
 pub(super) async fn forget(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<Forgotten> {
+    dialect::lock_subjects(&mut w.tx, &[(tenant.clone(), subject.clone())]).await?;
     if !is_known(&mut w.tx, tenant, subject).await? {
         return Err(refusals::unknown_subject(subject).into());
     }
     let jobs = live_jobs(&mut w.tx, tenant, subject).await?;
-    for job in &jobs {
-        leave_job(w, tenant, parsed("job_subjects.job", job)?, subject).await?;
+    let place = |job: &String| {
+        Ok(Place { tenant: tenant.clone(), job: parsed("job_subjects.job", job)?, subject: subject.clone() })
+    };
+    let places = jobs.iter().map(place).collect::<Result<Vec<_>>>()?;
+    dialect::lock_courses(&mut w.tx, &places, Reach::Siblings).await?;
+    for place in &places {
+        leave_job(w, place).await?;
     }
     let statements = [
-        "DELETE FROM subjects WHERE tenant = ? AND name = ?",
-        "DELETE FROM objects WHERE tenant = ? AND subject = ?",
-        "DELETE FROM uploads WHERE tenant = ? AND subject = ?",
-        "DELETE FROM erasures WHERE tenant = ? AND subject = ?",
+        "DELETE FROM subjects WHERE tenant = $1 AND name = $2",
+        "DELETE FROM objects WHERE tenant = $1 AND subject = $2",
+        "DELETE FROM uploads WHERE tenant = $1 AND subject = $2",
+        "DELETE FROM erasures WHERE tenant = $1 AND subject = $2",
     ];
     for statement in statements {
         sqlx::query(statement).bind(tenant.as_str()).bind(subject.as_str()).execute(&mut *w.tx).await?;
@@ -46,39 +51,39 @@ pub(super) async fn forget(w: &mut Writing, tenant: &TenantId, subject: &Subject
 }
 
 /// Whether anything of the subject is left anywhere.
-async fn is_known(tx: &mut SqliteConnection, tenant: &TenantId, subject: &SubjectName) -> Result<bool> {
+async fn is_known(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName) -> Result<bool> {
     let known = sqlx::query_scalar(
-        "SELECT EXISTS (SELECT 1 FROM subjects WHERE tenant = ?1 AND name = ?2)
-             OR EXISTS (SELECT 1 FROM uploads WHERE tenant = ?1 AND subject = ?2)
-             OR EXISTS (SELECT 1 FROM erasures WHERE tenant = ?1 AND subject = ?2 AND locked)
-             OR EXISTS (SELECT 1 FROM job_subjects WHERE tenant = ?1 AND subject = ?2 AND NOT forgotten)",
+        "SELECT EXISTS (SELECT 1 FROM subjects WHERE tenant = $1 AND name = $2)
+             OR EXISTS (SELECT 1 FROM uploads WHERE tenant = $1 AND subject = $2)
+             OR EXISTS (SELECT 1 FROM erasures WHERE tenant = $1 AND subject = $2 AND locked)
+             OR EXISTS (SELECT 1 FROM job_subjects WHERE tenant = $1 AND subject = $2 AND NOT forgotten)",
     );
     Ok(known.bind(tenant.as_str()).bind(subject.as_str()).fetch_one(tx).await?)
 }
 
-async fn live_jobs(tx: &mut SqliteConnection, tenant: &TenantId, subject: &SubjectName) -> Result<Vec<String>> {
+async fn live_jobs(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName) -> Result<Vec<String>> {
     let jobs = sqlx::query_scalar(
-        "SELECT job FROM job_subjects WHERE tenant = ? AND subject = ? AND NOT forgotten ORDER BY job",
+        "SELECT job FROM job_subjects WHERE tenant = $1 AND subject = $2 AND NOT forgotten ORDER BY job",
     );
     Ok(jobs.bind(tenant.as_str()).bind(subject.as_str()).fetch_all(tx).await?)
 }
 
 /// Takes the subject out of a job: its work stops, and of its results only the end is left.
-async fn leave_job(w: &mut Writing, tenant: &TenantId, job: JobId, subject: &SubjectName) -> Result<()> {
-    let place = Place { tenant: tenant.clone(), job, subject: subject.clone() };
-    let state = match courses::subject_state(&mut w.tx, &place).await? {
+async fn leave_job(w: &mut Writing, place: &Place) -> Result<()> {
+    let state = match courses::subject_state(&mut w.tx, place).await? {
         ended if ended.ended() => ended,
         _live => SubjectState::Failed,
     };
     let progress = v1::SubjectProgress {
-        subject: subject.to_string(),
+        subject: place.subject.to_string(),
         state: state.encode(),
-        error: Some(refusals::forgotten(subject).into()),
+        error: Some(refusals::forgotten(&place.subject).into()),
         ..Default::default()
     };
     // Avatars, losses and evaluations go with the row; tasks too, so that no report about them is heard again.
-    courses::replace(w, &place, &progress).await?;
-    courses::roll_up(w, tenant, job).await
+    courses::replace(w, place, &progress).await?;
+    w.touch(&place.tenant, place.job);
+    Ok(())
 }
 
 pub(super) async fn owe(
@@ -90,7 +95,7 @@ pub(super) async fn owe(
 ) -> Result<Erasure> {
     let (tenant, subject) = (tenant.clone(), subject.clone());
     let erasure = Erasure { tenant, subject, id: Uuid::new_v4().to_string(), locked };
-    sqlx::query("INSERT INTO erasures (tenant, subject, id, due, locked) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO erasures (tenant, subject, id, due, locked) VALUES ($1, $2, $3, $4, $5)")
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)
@@ -101,9 +106,9 @@ pub(super) async fn owe(
     Ok(erasure)
 }
 
-pub(super) async fn is_locked(tx: &mut SqliteConnection, tenant: &TenantId, subject: &SubjectName) -> Result<bool> {
+pub(super) async fn is_locked(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName) -> Result<bool> {
     let locked =
-        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM erasures WHERE tenant = ? AND subject = ? AND locked)");
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM erasures WHERE tenant = $1 AND subject = $2 AND locked)");
     Ok(locked.bind(tenant.as_str()).bind(subject.as_str()).fetch_one(tx).await?)
 }
 
@@ -112,40 +117,50 @@ pub(super) async fn owed(w: &mut Writing, sweep: Sweep) -> Result<Vec<Erasure>> 
         Sweep::Due => w.now.millis(),
         Sweep::All => i64::MAX,
     };
+    let mut subjects: Vec<(String, String)> =
+        sqlx::query_as("SELECT DISTINCT tenant, subject FROM erasures WHERE due <= $1")
+            .bind(due)
+            .fetch_all(&mut *w.tx)
+            .await?;
+    subjects.sort();
+    let subjects: Vec<_> = subjects.iter().map(|(tenant, subject)| owner(tenant, subject)).collect::<Result<_>>()?;
+    dialect::lock_subjects(&mut w.tx, &subjects).await?;
     // Where no upload goes on, the sweep keeps new ones out until it is done.
     let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
         "UPDATE erasures SET locked = locked OR NOT EXISTS
              (SELECT 1 FROM uploads WHERE uploads.tenant = erasures.tenant AND uploads.subject = erasures.subject)
-         WHERE due <= ? RETURNING tenant, subject, id, locked",
+         WHERE due <= $1 RETURNING tenant, subject, id, locked",
     )
     .bind(due)
     .fetch_all(&mut *w.tx)
     .await?;
     let erasure = |(tenant, subject, id, locked): (String, String, String, bool)| {
-        let (tenant, subject) = (parsed("erasures.tenant", &tenant)?, parsed("erasures.subject", &subject)?);
+        let (tenant, subject) = owner(&tenant, &subject)?;
         Ok(Erasure { tenant, subject, id, locked })
     };
     rows.into_iter().map(erasure).collect()
 }
 
-pub(super) async fn unknown(
-    tx: &mut SqliteConnection,
-    erasure: &Erasure,
-    keys: Vec<ObjectKey>,
-) -> Result<Vec<ObjectKey>> {
+fn owner(tenant: &str, subject: &str) -> Result<(TenantId, SubjectName)> {
+    Ok((parsed("erasures.tenant", tenant)?, parsed("erasures.subject", subject)?))
+}
+
+pub(super) async fn unknown(tx: &mut Connection, erasure: &Erasure, keys: Vec<ObjectKey>) -> Result<Vec<ObjectKey>> {
     let (tenant, subject) = (erasure.tenant.as_str(), erasure.subject.as_str());
-    let objects: Vec<String> = sqlx::query_scalar("SELECT key FROM objects WHERE tenant = ? AND subject = ?")
+    let objects: Vec<String> = sqlx::query_scalar("SELECT key FROM objects WHERE tenant = $1 AND subject = $2")
         .bind(tenant)
         .bind(subject)
         .fetch_all(&mut *tx)
         .await?;
     let objects: BTreeSet<_> = objects.into_iter().collect();
-    let tasks: Vec<String> =
-        sqlx::query_scalar("SELECT id FROM tasks WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))")
-            .bind(tenant)
-            .bind(json_list(keys.iter().filter_map(task_of)))
-            .fetch_all(&mut *tx)
-            .await?;
+    let tasks: Vec<String> = sqlx::query_scalar(
+        "SELECT t.id FROM job_subjects s JOIN tasks t ON t.tenant = s.tenant AND t.job = s.job AND t.subject = s.subject
+         WHERE s.tenant = $1 AND s.subject = $2",
+    )
+    .bind(tenant)
+    .bind(subject)
+    .fetch_all(&mut *tx)
+    .await?;
     let tasks: BTreeSet<_> = tasks.into_iter().collect();
     let is_unknown = |key: &ObjectKey| match kind_of(key) {
         ObjectKind::Photo => erasure.locked && !objects.contains(key.as_str()),
@@ -163,7 +178,7 @@ fn task_of(key: &ObjectKey) -> Option<&str> {
 
 pub(super) async fn swept(w: &mut Writing, erasure: &Erasure) -> Result<()> {
     // A sweep that could not touch photos, or came early, is owed still.
-    sqlx::query("DELETE FROM erasures WHERE tenant = ? AND subject = ? AND id = ? AND due <= ? AND ?")
+    sqlx::query("DELETE FROM erasures WHERE tenant = $1 AND subject = $2 AND id = $3 AND due <= $4 AND $5")
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)
@@ -171,7 +186,7 @@ pub(super) async fn swept(w: &mut Writing, erasure: &Erasure) -> Result<()> {
         .bind(erasure.locked)
         .execute(&mut *w.tx)
         .await?;
-    sqlx::query("UPDATE erasures SET locked = 0 WHERE tenant = ? AND subject = ? AND id = ?")
+    sqlx::query("UPDATE erasures SET locked = FALSE WHERE tenant = $1 AND subject = $2 AND id = $3")
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)

@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use likeness_proto::v1;
 use likeness_proto::{ErrorCode, JobId, Refusal, TenantId};
-use sqlx::SqliteConnection;
 
 use super::courses::{self, Place};
 use super::rows::{known, parsed, record};
-use super::{Result, Writing};
+use super::{Connection, Result, Writing, dialect};
 use crate::clock::Timestamp;
 use crate::lifecycle::JobState;
-use crate::store::refusals;
+use crate::store::{Reach, refusals};
 
-pub(super) async fn get(tx: &mut SqliteConnection, tenant: &TenantId, id: JobId) -> Result<v1::Job> {
+pub(super) async fn get(tx: &mut Connection, tenant: &TenantId, id: JobId) -> Result<v1::Job> {
     let row: Option<JobRow> = sqlx::query_as(
-        "SELECT id, state, revision, submitted_at, ended_at, record FROM jobs WHERE tenant = ? AND id = ?",
+        "SELECT id, state, revision, submitted_at, ended_at, record FROM jobs WHERE tenant = $1 AND id = $2",
     )
     .bind(tenant.as_str())
     .bind(id.to_string())
@@ -25,13 +24,13 @@ pub(super) async fn get(tx: &mut SqliteConnection, tenant: &TenantId, id: JobId)
     whole(tx, tenant, row).await
 }
 
-pub(super) async fn list(tx: &mut SqliteConnection, tenant: &TenantId, limit: u32) -> Result<Vec<v1::Job>> {
+pub(super) async fn list(tx: &mut Connection, tenant: &TenantId, limit: u32) -> Result<Vec<v1::Job>> {
     let rows: Vec<JobRow> = sqlx::query_as(
-        "SELECT id, state, revision, submitted_at, ended_at, record FROM jobs WHERE tenant = ?
-         ORDER BY submitted_at DESC, id DESC LIMIT ?",
+        "SELECT id, state, revision, submitted_at, ended_at, record FROM jobs WHERE tenant = $1
+         ORDER BY submitted_at DESC, id DESC LIMIT $2",
     )
     .bind(tenant.as_str())
-    .bind(limit)
+    .bind(i64::from(limit))
     .fetch_all(&mut *tx)
     .await?;
     let mut jobs = Vec::with_capacity(rows.len());
@@ -51,7 +50,7 @@ struct JobRow {
     record: Vec<u8>,
 }
 
-async fn whole(tx: &mut SqliteConnection, tenant: &TenantId, row: JobRow) -> Result<v1::Job> {
+async fn whole(tx: &mut Connection, tenant: &TenantId, row: JobRow) -> Result<v1::Job> {
     let state = known("jobs.state", JobState::decode(row.state))?;
     let subjects = subjects(tx, tenant, &row.id).await?;
     Ok(v1::Job {
@@ -65,23 +64,23 @@ async fn whole(tx: &mut SqliteConnection, tenant: &TenantId, row: JobRow) -> Res
     })
 }
 
-async fn subjects(tx: &mut SqliteConnection, tenant: &TenantId, job: &str) -> Result<Vec<v1::SubjectProgress>> {
+async fn subjects(tx: &mut Connection, tenant: &TenantId, job: &str) -> Result<Vec<v1::SubjectProgress>> {
     let mut avatars = avatars(tx, tenant, job).await?;
     // Avatars of tasks that go on, as far as their workers have told.
-    let rows: Vec<(Vec<u8>, u32)> = sqlx::query_as(
-        "SELECT record, (SELECT coalesce(sum(drawn), 0) FROM tasks
+    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
+        "SELECT record, (SELECT CAST(coalesce(sum(drawn), 0) AS BIGINT) FROM tasks
                          WHERE tasks.tenant = s.tenant AND tasks.job = s.job AND tasks.subject = s.subject)
-         FROM job_subjects AS s WHERE tenant = ? AND job = ? ORDER BY position",
+         FROM job_subjects AS s WHERE tenant = $1 AND job = $2 ORDER BY position",
     )
     .bind(tenant.as_str())
     .bind(job)
     .fetch_all(tx)
     .await?;
-    let whole = |(stored, drawn): (Vec<u8>, u32)| {
+    let whole = |(stored, drawn): (Vec<u8>, i64)| {
         let mut progress: v1::SubjectProgress = record(&stored)?;
         progress.avatars = avatars.remove(&progress.subject).unwrap_or_default();
         if let Some(rendering) = &mut progress.rendering {
-            rendering.avatars_done = progress.avatars.len() as u32 + drawn;
+            rendering.avatars_done = progress.avatars.len() as u32 + drawn as u32;
         }
         Ok(progress)
     };
@@ -89,9 +88,9 @@ async fn subjects(tx: &mut SqliteConnection, tenant: &TenantId, job: &str) -> Re
 }
 
 /// A job's finished avatars by subject, each subject's in order.
-async fn avatars(tx: &mut SqliteConnection, tenant: &TenantId, job: &str) -> Result<BTreeMap<String, Vec<v1::Avatar>>> {
+async fn avatars(tx: &mut Connection, tenant: &TenantId, job: &str) -> Result<BTreeMap<String, Vec<v1::Avatar>>> {
     let rows: Vec<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT subject, record FROM avatars WHERE tenant = ? AND job = ? ORDER BY subject, position")
+        sqlx::query_as("SELECT subject, record FROM avatars WHERE tenant = $1 AND job = $2 ORDER BY subject, position")
             .bind(tenant.as_str())
             .bind(job)
             .fetch_all(tx)
@@ -110,9 +109,13 @@ pub(super) async fn cancel(w: &mut Writing, tenant: &TenantId, job: JobId) -> Re
         let message = format!("job {job} has ended ({state}); only a job that goes on can be cancelled");
         return Err(Refusal::new(ErrorCode::JobFinished, message).into());
     }
-    for subject in &before.subjects {
+    let place = |subject: &v1::SubjectProgress| {
         let subject = parsed("job_subjects.subject", &subject.subject)?;
-        let place = Place { tenant: tenant.clone(), job, subject };
+        Ok(Place { tenant: tenant.clone(), job, subject })
+    };
+    let places = before.subjects.iter().map(place).collect::<Result<Vec<_>>>()?;
+    dialect::lock_courses(&mut w.tx, &places, Reach::Siblings).await?;
+    for place in places {
         let mut course = courses::load(w, &place).await?;
         let effects = course.cancel(w.now);
         if !effects.is_empty() {
@@ -120,5 +123,6 @@ pub(super) async fn cancel(w: &mut Writing, tenant: &TenantId, job: JobId) -> Re
             courses::settle(w, &place, &course, &effects, &mut progress).await?;
         }
     }
+    courses::roll_up(w).await?;
     get(&mut w.tx, tenant, job).await
 }

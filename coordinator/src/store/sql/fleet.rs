@@ -7,16 +7,16 @@ use likeness_proto::{
     BaseModel, ErrorCode, Incarnation, LeaseAsk, LeaseId, Refusal, Registration, TaskId, TaskKind, output_prefix,
 };
 use prost::Message;
-use sqlx::SqliteConnection;
+use sqlx::{FromRow, Row as _};
 
 use super::courses::{self, Place};
-use super::rows::{json_list, known, parsed, record};
-use super::{Result, Writing, reports};
+use super::rows::{known, parsed, record};
+use super::{Connection, Result, Writing, dialect, reports};
 use crate::lifecycle::{Event, Lease, Task};
-use crate::store::StoreError;
+use crate::store::{Reach, StoreError};
 
 pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Result<()> {
-    let before: Option<String> = sqlx::query_scalar("SELECT incarnation FROM workers WHERE name = ?")
+    let before: Option<String> = sqlx::query_scalar("SELECT incarnation FROM workers WHERE name = $1")
         .bind(&registration.worker)
         .fetch_optional(&mut *w.tx)
         .await?;
@@ -32,16 +32,19 @@ pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Re
         software: registration.software.clone(),
         ..Default::default()
     };
-    sqlx::query("INSERT OR REPLACE INTO workers (name, incarnation, record) VALUES (?, ?, ?)")
-        .bind(&registration.worker)
-        .bind(registration.incarnation.to_string())
-        .bind(record.encode_to_vec())
-        .execute(&mut *w.tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO workers (name, incarnation, record) VALUES ($1, $2, $3)
+         ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, record = excluded.record",
+    )
+    .bind(&registration.worker)
+    .bind(registration.incarnation.to_string())
+    .bind(record.encode_to_vec())
+    .execute(&mut *w.tx)
+    .await?;
     Ok(())
 }
 
-pub(super) async fn models(tx: &mut SqliteConnection) -> Result<Vec<BaseModel>> {
+pub(super) async fn models(tx: &mut Connection) -> Result<Vec<BaseModel>> {
     let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers ORDER BY name").fetch_all(tx).await?;
     let mut models = BTreeMap::new();
     for bytes in stored {
@@ -59,7 +62,7 @@ fn models_of(stored: &[u8]) -> Result<Vec<BaseModel>> {
 }
 
 pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
-    let worker: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers WHERE incarnation = ?")
+    let worker: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers WHERE incarnation = $1")
         .bind(ask.incarnation.to_string())
         .fetch_optional(&mut *w.tx)
         .await?;
@@ -69,28 +72,37 @@ pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Gra
     };
     let models = models_of(&worker)?;
     let mut grants = Vec::new();
-    for (task, place) in ready(w, ask, &models).await? {
+    let ready = ready(w, ask, &models).await?;
+    let places: Vec<_> = ready.iter().map(|(_, place)| place.clone()).collect();
+    dialect::lock_courses(&mut w.tx, &places, Reach::Own).await?;
+    for (task, place) in ready {
         grants.push(grant(w, ask.incarnation, task, &place).await?);
     }
     Ok(grants)
 }
 
-/// Tasks that fit, those first that bring a subject nearest to its end, then the oldest.
+/// Tasks that fit, those first that bring a subject nearest to its end, then the oldest. They are the caller's until the
+/// transaction ends; those that are another's meanwhile are passed over.
 async fn ready(w: &mut Writing, ask: &LeaseAsk, models: &[BaseModel]) -> Result<Vec<(TaskId, Place)>> {
-    let ids: Vec<String> = sqlx::query_scalar(
-        "SELECT id FROM tasks WHERE state = 1 AND kind IN (SELECT value FROM json_each(?))
-             AND base_model IN (SELECT value FROM json_each(?))
-         ORDER BY kind DESC, queued_at, job, position, id LIMIT ?",
-    )
-    .bind(format!("{:?}", ask.kinds.iter().map(|kind| kind.encode()).collect::<Vec<_>>()))
-    .bind(json_list(models.iter().map(|model| &model.digest)))
-    .bind(ask.capacity as i64)
-    .fetch_all(&mut *w.tx)
-    .await?;
-    let mut ready = Vec::with_capacity(ids.len());
-    for id in ids {
-        let task = parsed("tasks.id", &id)?;
-        ready.push((task, known("tasks.id", courses::locate(&mut w.tx, task).await?)?));
+    let mut kinds: Vec<i32> = ask.kinds.iter().map(|kind| kind.encode()).collect();
+    kinds.sort_unstable_by(|a, b| b.cmp(a));
+    let mut ready = Vec::new();
+    for kind in kinds {
+        for model in models {
+            // One kind and model at a time: so it is the first rows of an index, however many are ready.
+            let rows = sqlx::query(dialect::READY)
+                .bind(kind)
+                .bind(model.digest.as_str())
+                .bind((ask.capacity - ready.len()) as i64)
+                .fetch_all(&mut *w.tx)
+                .await?;
+            for row in rows {
+                ready.push((parsed("tasks.id", row.try_get("id")?)?, Place::from_row(&row)?));
+            }
+            if ready.len() >= ask.capacity {
+                return Ok(ready);
+            }
+        }
     }
     Ok(ready)
 }
@@ -112,7 +124,7 @@ async fn filled(w: &mut Writing, place: &Place, task: &Task, progress: &mut v1::
     use v1::grant::Work;
     let lease = LeaseId { task: task.id, fence: known("tasks.grants", task.fence())? };
     let (work, checkpoint): (Vec<u8>, Option<Vec<u8>>) =
-        sqlx::query_as("SELECT work, checkpoint FROM tasks WHERE tenant = ? AND id = ?")
+        sqlx::query_as("SELECT work, checkpoint FROM tasks WHERE tenant = $1 AND id = $2")
             .bind(place.tenant.as_str())
             .bind(task.id.to_string())
             .fetch_one(&mut *w.tx)
@@ -140,20 +152,21 @@ async fn filled(w: &mut Writing, place: &Place, task: &Task, progress: &mut v1::
     })
 }
 
-async fn avatars(tx: &mut SqliteConnection, place: &Place) -> Result<Vec<v1::Avatar>> {
-    let stored: Vec<Vec<u8>> =
-        sqlx::query_scalar("SELECT record FROM avatars WHERE tenant = ? AND job = ? AND subject = ? ORDER BY position")
-            .bind(place.tenant.as_str())
-            .bind(place.job.to_string())
-            .bind(place.subject.as_str())
-            .fetch_all(tx)
-            .await?;
+async fn avatars(tx: &mut Connection, place: &Place) -> Result<Vec<v1::Avatar>> {
+    let stored: Vec<Vec<u8>> = sqlx::query_scalar(
+        "SELECT record FROM avatars WHERE tenant = $1 AND job = $2 AND subject = $3 ORDER BY position",
+    )
+    .bind(place.tenant.as_str())
+    .bind(place.job.to_string())
+    .bind(place.subject.as_str())
+    .fetch_all(tx)
+    .await?;
     stored.iter().map(|bytes| record(bytes)).collect()
 }
 
 /// What a task is, for those who report about it.
-pub(super) async fn kind_of(tx: &mut SqliteConnection, task: TaskId) -> Result<Option<TaskKind>> {
+pub(super) async fn kind_of(tx: &mut Connection, task: TaskId) -> Result<Option<TaskKind>> {
     let kind: Option<i32> =
-        sqlx::query_scalar("SELECT kind FROM tasks WHERE id = ?").bind(task.to_string()).fetch_optional(tx).await?;
+        sqlx::query_scalar("SELECT kind FROM tasks WHERE id = $1").bind(task.to_string()).fetch_optional(tx).await?;
     kind.map(|kind| TaskKind::decode(kind).map_err(|error| StoreError::Record(error.message))).transpose()
 }

@@ -3,37 +3,35 @@
 use likeness_proto::v1;
 use likeness_proto::{ErrorCode, JobId, Refusal, SubjectName, TaskId, TaskKind, TenantId};
 use prost::Message;
-use sqlx::SqliteConnection;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row};
+use sqlx::{FromRow, Row as _};
 
 use super::rows::{known, parsed, record};
-use super::{Result, Writing};
+use super::{Connection, Result, Row, Writing, dialect};
 use crate::clock::Timestamp;
 use crate::lifecycle::{Course, Effect, JobState, Lease, SubjectState, Task, TaskState};
 use crate::store::{Signal, StoreError};
 
 /// Numbers of task states in the `tasks` table; partial indexes name 1 and 2.
 mod number {
-    pub(super) const WAITING: i64 = 0;
-    pub(super) const READY: i64 = 1;
-    pub(super) const LEASED: i64 = 2;
-    pub(super) const DONE: i64 = 3;
-    pub(super) const FAILED: i64 = 4;
-    pub(super) const DEAD: i64 = 5;
-    pub(super) const CANCELLED: i64 = 6;
+    pub(super) const WAITING: i32 = 0;
+    pub(super) const READY: i32 = 1;
+    pub(super) const LEASED: i32 = 2;
+    pub(super) const DONE: i32 = 3;
+    pub(super) const FAILED: i32 = 4;
+    pub(super) const DEAD: i32 = 5;
+    pub(super) const CANCELLED: i32 = 6;
 }
 
 /// A subject of a job of a tenant.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Place {
-    pub(super) tenant: TenantId,
-    pub(super) job: JobId,
-    pub(super) subject: SubjectName,
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::store) struct Place {
+    pub(in crate::store) tenant: TenantId,
+    pub(in crate::store) job: JobId,
+    pub(in crate::store) subject: SubjectName,
 }
 
-impl FromRow<'_, SqliteRow> for Place {
-    fn from_row(row: &SqliteRow) -> std::result::Result<Self, sqlx::Error> {
+impl FromRow<'_, Row> for Place {
+    fn from_row(row: &Row) -> std::result::Result<Self, sqlx::Error> {
         let decode = |error: StoreError| sqlx::Error::Decode(error.to_string().into());
         Ok(Self {
             tenant: parsed("tenant", row.try_get("tenant")?).map_err(decode)?,
@@ -44,15 +42,15 @@ impl FromRow<'_, SqliteRow> for Place {
 }
 
 /// Where a task belongs.
-pub(super) async fn locate(tx: &mut SqliteConnection, task: TaskId) -> Result<Option<Place>> {
-    let place = sqlx::query_as("SELECT tenant, job, subject FROM tasks WHERE id = ?");
+pub(super) async fn locate(tx: &mut Connection, task: TaskId) -> Result<Option<Place>> {
+    let place = sqlx::query_as("SELECT tenant, job, subject FROM tasks WHERE id = $1");
     Ok(place.bind(task.to_string()).fetch_optional(tx).await?)
 }
 
 pub(super) async fn load(w: &mut Writing, place: &Place) -> Result<Course> {
     let rows = sqlx::query(
         "SELECT id, kind, state, grants, strikes, holder, lease_ends FROM tasks
-         WHERE tenant = ? AND job = ? AND subject = ? ORDER BY position",
+         WHERE tenant = $1 AND job = $2 AND subject = $3 ORDER BY position",
     )
     .bind(place.tenant.as_str())
     .bind(place.job.to_string())
@@ -63,19 +61,19 @@ pub(super) async fn load(w: &mut Writing, place: &Place) -> Result<Course> {
     Ok(Course { tasks, attempts: w.policy.attempts })
 }
 
-fn task(row: &SqliteRow) -> Result<Task> {
+fn task(row: &Row) -> Result<Task> {
     let kind = TaskKind::decode(row.try_get("kind")?).map_err(|error| StoreError::Record(error.message))?;
     Ok(Task {
         id: parsed("tasks.id", row.try_get("id")?)?,
         kind,
         state: task_state(row)?,
         grants: row.try_get::<i64, _>("grants")? as u64,
-        strikes: row.try_get("strikes")?,
+        strikes: known("tasks.strikes", u32::try_from(row.try_get::<i64, _>("strikes")?).ok())?,
     })
 }
 
-fn task_state(row: &SqliteRow) -> Result<TaskState> {
-    let state = match row.try_get::<i64, _>("state")? {
+fn task_state(row: &Row) -> Result<TaskState> {
+    let state = match row.try_get::<i32, _>("state")? {
         number::WAITING => Some(TaskState::Waiting),
         number::READY => Some(TaskState::Ready),
         number::LEASED => Some(TaskState::Leased(Lease {
@@ -92,7 +90,7 @@ fn task_state(row: &SqliteRow) -> Result<TaskState> {
 }
 
 /// The number of a state that new tasks begin with.
-pub(super) fn first_state(ready: bool) -> i64 {
+pub(super) fn first_state(ready: bool) -> i32 {
     if ready { number::READY } else { number::WAITING }
 }
 
@@ -107,7 +105,8 @@ pub(super) async fn settle(
     save(w, place, course, effects).await?;
     progress.state = course.state().encode();
     save_progress(w, place, progress).await?;
-    roll_up(w, &place.tenant, place.job).await
+    w.touch(&place.tenant, place.job);
+    Ok(())
 }
 
 /// Saves what the effects name; enough for events that nobody watches, as a renewal.
@@ -136,12 +135,12 @@ async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) 
     };
     // Avatars under way count only as long as somebody draws them.
     sqlx::query(
-        "UPDATE tasks SET state = ?, grants = ?, strikes = ?, holder = ?, lease_ends = ?, drawn = iif(?, drawn, 0)
-         WHERE tenant = ? AND id = ?",
+        "UPDATE tasks SET state = $1, grants = $2, strikes = $3, holder = $4, lease_ends = $5, drawn = CASE WHEN $6 THEN drawn ELSE 0 END
+         WHERE tenant = $7 AND id = $8",
     )
     .bind(state)
     .bind(task.grants as i64)
-    .bind(task.strikes)
+    .bind(i64::from(task.strikes))
     .bind(lease.map(|lease| lease.holder.to_string()))
     .bind(lease.map(|lease| lease.until.millis()))
     .bind(lease.is_some())
@@ -154,7 +153,7 @@ async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) 
 
 /// Remembers the error of a task's last try.
 pub(super) async fn save_error(w: &mut Writing, place: &Place, task: TaskId, error: &Refusal) -> Result<()> {
-    sqlx::query("UPDATE tasks SET error = ? WHERE tenant = ? AND id = ?")
+    sqlx::query("UPDATE tasks SET error = $1 WHERE tenant = $2 AND id = $3")
         .bind(v1::ErrorDetail::from(error.clone()).encode_to_vec())
         .bind(place.tenant.as_str())
         .bind(task.to_string())
@@ -163,9 +162,9 @@ pub(super) async fn save_error(w: &mut Writing, place: &Place, task: TaskId, err
     Ok(())
 }
 
-pub(super) async fn progress(tx: &mut SqliteConnection, place: &Place) -> Result<v1::SubjectProgress> {
+pub(super) async fn progress(tx: &mut Connection, place: &Place) -> Result<v1::SubjectProgress> {
     let stored: Vec<u8> =
-        sqlx::query_scalar("SELECT record FROM job_subjects WHERE tenant = ? AND job = ? AND subject = ?")
+        sqlx::query_scalar("SELECT record FROM job_subjects WHERE tenant = $1 AND job = $2 AND subject = $3")
             .bind(place.tenant.as_str())
             .bind(place.job.to_string())
             .bind(place.subject.as_str())
@@ -175,7 +174,7 @@ pub(super) async fn progress(tx: &mut SqliteConnection, place: &Place) -> Result
 }
 
 pub(super) async fn save_progress(w: &mut Writing, place: &Place, progress: &v1::SubjectProgress) -> Result<()> {
-    sqlx::query("UPDATE job_subjects SET state = ?, record = ? WHERE tenant = ? AND job = ? AND subject = ?")
+    sqlx::query("UPDATE job_subjects SET state = $1, record = $2 WHERE tenant = $3 AND job = $4 AND subject = $5")
         .bind(progress.state)
         .bind(progress.encode_to_vec())
         .bind(place.tenant.as_str())
@@ -188,15 +187,17 @@ pub(super) async fn save_progress(w: &mut Writing, place: &Place, progress: &v1:
 
 /// Leaves only a stub of a forgotten subject; tasks, avatars, losses and evaluations go with the old row.
 pub(super) async fn replace(w: &mut Writing, place: &Place, stub: &v1::SubjectProgress) -> Result<()> {
-    let position: i64 =
-        sqlx::query_scalar("DELETE FROM job_subjects WHERE tenant = ? AND job = ? AND subject = ? RETURNING position")
-            .bind(place.tenant.as_str())
-            .bind(place.job.to_string())
-            .bind(place.subject.as_str())
-            .fetch_one(&mut *w.tx)
-            .await?;
+    let position: i64 = sqlx::query_scalar(
+        "DELETE FROM job_subjects WHERE tenant = $1 AND job = $2 AND subject = $3 RETURNING position",
+    )
+    .bind(place.tenant.as_str())
+    .bind(place.job.to_string())
+    .bind(place.subject.as_str())
+    .fetch_one(&mut *w.tx)
+    .await?;
     sqlx::query(
-        "INSERT INTO job_subjects (tenant, job, subject, position, state, forgotten, record) VALUES (?, ?, ?, ?, ?, 1, ?)",
+        "INSERT INTO job_subjects (tenant, job, subject, position, state, forgotten, record)
+         VALUES ($1, $2, $3, $4, $5, TRUE, $6)",
     )
     .bind(place.tenant.as_str())
     .bind(place.job.to_string())
@@ -209,19 +210,30 @@ pub(super) async fn replace(w: &mut Writing, place: &Place, stub: &v1::SubjectPr
     Ok(())
 }
 
-pub(super) async fn subject_state(tx: &mut SqliteConnection, place: &Place) -> Result<SubjectState> {
-    let state: i32 = sqlx::query_scalar("SELECT state FROM job_subjects WHERE tenant = ? AND job = ? AND subject = ?")
-        .bind(place.tenant.as_str())
-        .bind(place.job.to_string())
-        .bind(place.subject.as_str())
-        .fetch_one(tx)
-        .await?;
+pub(super) async fn subject_state(tx: &mut Connection, place: &Place) -> Result<SubjectState> {
+    let state: i32 =
+        sqlx::query_scalar("SELECT state FROM job_subjects WHERE tenant = $1 AND job = $2 AND subject = $3")
+            .bind(place.tenant.as_str())
+            .bind(place.job.to_string())
+            .bind(place.subject.as_str())
+            .fetch_one(tx)
+            .await?;
     known("job_subjects.state", SubjectState::decode(state))
 }
 
-/// Brings a job up to date with its subjects: its state, its end, and a new revision. An ended job stays as it ended.
-pub(super) async fn roll_up(w: &mut Writing, tenant: &TenantId, job: JobId) -> Result<()> {
-    let states: Vec<i32> = sqlx::query_scalar("SELECT state FROM job_subjects WHERE tenant = ? AND job = ?")
+/// Brings jobs up to date whose subjects the transaction changed. Once and last: so transactions lock jobs in one order, after
+/// everything else, and none sees another's half.
+pub(super) async fn roll_up(w: &mut Writing) -> Result<()> {
+    for (tenant, job) in std::mem::take(&mut w.touched) {
+        dialect::lock_job(&mut w.tx, &tenant, job).await?;
+        roll_up_one(w, &tenant, job).await?;
+    }
+    Ok(())
+}
+
+/// The job's state, its end, and a new revision. An ended job stays as it ended.
+async fn roll_up_one(w: &mut Writing, tenant: &TenantId, job: JobId) -> Result<()> {
+    let states: Vec<i32> = sqlx::query_scalar("SELECT state FROM job_subjects WHERE tenant = $1 AND job = $2")
         .bind(tenant.as_str())
         .bind(job.to_string())
         .fetch_all(&mut *w.tx)
@@ -229,9 +241,9 @@ pub(super) async fn roll_up(w: &mut Writing, tenant: &TenantId, job: JobId) -> R
     let states = states.into_iter().map(|state| known("job_subjects.state", SubjectState::decode(state)));
     let state = JobState::of(&states.collect::<Result<Vec<_>>>()?);
     sqlx::query(
-        "UPDATE jobs SET revision = revision + 1, state = iif(ended_at IS NULL, ?1, state),
-             ended_at = coalesce(ended_at, iif(?2, ?3, NULL))
-         WHERE tenant = ?4 AND id = ?5",
+        "UPDATE jobs SET revision = revision + 1, state = CASE WHEN ended_at IS NULL THEN $1 ELSE state END,
+             ended_at = coalesce(ended_at, CASE WHEN $2 THEN $3 END)
+         WHERE tenant = $4 AND id = $5",
     )
     .bind(state.encode())
     .bind(state.ended())

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Result, Writing, fleet, jobs, subjects};
+use super::{Result, Writing, dialect, fleet, jobs, subjects};
 use crate::lifecycle::{JobState, Planned, Source, SubjectState, plan, small_photos};
 use crate::models::choose;
 use crate::store::Signal;
@@ -22,6 +22,9 @@ pub(super) async fn submit(
     if let Some(job) = accepted_before(w, tenant, submission, request).await? {
         return jobs::get(&mut w.tx, tenant, job).await;
     }
+    let mut named: Vec<_> = submission.subjects.iter().map(|subject| (tenant.clone(), subject.name.clone())).collect();
+    named.sort();
+    dialect::share_subjects(&mut w.tx, &named).await?;
     let held = fleet::models(&mut w.tx).await?;
     let wanted = submission.base_model.as_ref().or(w.policy.base_model.as_ref());
     let model = choose(&held, wanted)?.clone();
@@ -45,7 +48,7 @@ async fn accepted_before(
 ) -> Result<Option<JobId>> {
     let key = &submission.idempotency_key;
     let row: Option<(String, Vec<u8>)> =
-        sqlx::query_as("SELECT id, request_sha256 FROM jobs WHERE tenant = ? AND idempotency_key = ?")
+        sqlx::query_as("SELECT id, request_sha256 FROM jobs WHERE tenant = $1 AND idempotency_key = $2")
             .bind(tenant.as_str())
             .bind(key.as_str())
             .fetch_optional(&mut *w.tx)
@@ -78,7 +81,7 @@ async fn insert_job(
     };
     sqlx::query(
         "INSERT INTO jobs (tenant, id, idempotency_key, request_sha256, state, revision, submitted_at, record)
-         VALUES (?, ?, ?, ?, ?, 1, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, 1, $6, $7)",
     )
     .bind(tenant.as_str())
     .bind(job.to_string())
@@ -122,15 +125,17 @@ async fn insert_subject(
         init: asked.init.clone(),
         ..Default::default()
     };
-    sqlx::query("INSERT INTO job_subjects (tenant, job, subject, position, state, record) VALUES (?, ?, ?, ?, ?, ?)")
-        .bind(place.tenant.as_str())
-        .bind(place.job.to_string())
-        .bind(place.subject.as_str())
-        .bind(position as i64)
-        .bind(progress.state)
-        .bind(progress.encode_to_vec())
-        .execute(&mut *w.tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO job_subjects (tenant, job, subject, position, state, record) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
+    .bind(place.tenant.as_str())
+    .bind(place.job.to_string())
+    .bind(place.subject.as_str())
+    .bind(position as i64)
+    .bind(progress.state)
+    .bind(progress.encode_to_vec())
+    .execute(&mut *w.tx)
+    .await?;
     for (position, task) in planned.into_iter().enumerate() {
         insert_task(w, place, position, task, model).await?;
     }
@@ -164,7 +169,7 @@ async fn insert_task(w: &mut Writing, place: &Place, position: usize, task: Plan
     };
     sqlx::query(
         "INSERT INTO tasks (tenant, id, job, subject, position, kind, base_model, queued_at, shots, work, state)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(place.tenant.as_str())
     .bind(TaskId::new().to_string())
@@ -174,7 +179,7 @@ async fn insert_task(w: &mut Writing, place: &Place, position: usize, task: Plan
     .bind(task.kind.encode())
     .bind(model.digest.as_str())
     .bind(w.now.millis())
-    .bind(task.shots)
+    .bind(i64::from(task.shots))
     .bind(work.encode_to_vec())
     .bind(courses::first_state(task.ready))
     .execute(&mut *w.tx)

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::courses::Place;
 use super::rows::record;
-use super::{Result, Writing, fleet, reports, subjects};
+use super::{Result, Writing, dialect, fleet, reports, subjects};
 
 /// Records a task's result; the objects it names lie in the bucket.
 pub(super) async fn publish(
@@ -63,6 +63,7 @@ async fn trained(
     subjects::commit_object(&mut w.tx, &place.tenant, &place.subject, object).await?;
     progress.trained = Some(encode(outcome));
     progress.embedding = Some(embedding.clone());
+    dialect::lock_subject_record(&mut w.tx, &place.tenant, &place.subject).await?;
     if let Some(mut subject) = subjects::find(&mut w.tx, &place.tenant, &place.subject).await? {
         subject.embedding = Some(embedding);
         subjects::save(&mut w.tx, &place.tenant, &subject).await?;
@@ -90,7 +91,7 @@ fn vectors(grant: &v1::Grant) -> u32 {
 }
 
 async fn work(w: &mut Writing, place: &Place, task: TaskId) -> Result<v1::Grant> {
-    let stored: Vec<u8> = sqlx::query_scalar("SELECT work FROM tasks WHERE tenant = ? AND id = ?")
+    let stored: Vec<u8> = sqlx::query_scalar("SELECT work FROM tasks WHERE tenant = $1 AND id = $2")
         .bind(place.tenant.as_str())
         .bind(task.to_string())
         .fetch_one(&mut *w.tx)
@@ -119,11 +120,11 @@ async fn check_shots(w: &mut Writing, place: &Place, task: TaskId, avatars: &[Av
 async fn drawn(w: &mut Writing, place: &Place, avatars: &[Avatar]) -> Result<()> {
     for avatar in avatars {
         subjects::commit_object(&mut w.tx, &place.tenant, &place.subject, &avatar.object).await?;
-        sqlx::query("INSERT INTO avatars (tenant, job, subject, position, record) VALUES (?, ?, ?, ?, ?)")
+        sqlx::query("INSERT INTO avatars (tenant, job, subject, position, record) VALUES ($1, $2, $3, $4, $5)")
             .bind(place.tenant.as_str())
             .bind(place.job.to_string())
             .bind(place.subject.as_str())
-            .bind(avatar.index)
+            .bind(i64::from(avatar.index))
             .bind(v1::Avatar::from(avatar.clone()).encode_to_vec())
             .execute(&mut *w.tx)
             .await?;

@@ -1,0 +1,94 @@
+//! What is Postgres's own: locks. Whoever takes several takes them in this order, so that nobody waits in a circle: the
+//! subjects of uploads and erasures, tasks that are ready, the courses of subjects through jobs, records of subjects, jobs; of
+//! each kind in the order of their keys. A circle that is left all the same is broken by the server, and the transaction is
+//! tried again.
+
+use likeness_proto::{JobId, SubjectName, TenantId};
+
+use super::sql::Place;
+use crate::clock::Timestamp;
+use crate::store::{Reach, StoreError};
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+pub(super) type Db = sqlx::Postgres;
+pub(super) type Connection = sqlx::PgConnection;
+pub(super) type Row = sqlx::postgres::PgRow;
+
+/// Connections of a pool at most.
+pub(super) const CONNECTIONS: u32 = 16;
+pub(super) const BEGIN: &str = "BEGIN";
+pub(super) const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// The oldest tasks that are ready, of a kind and a model, and in no other transaction's hands; they are locked.
+pub(super) const READY: &str = "SELECT id, tenant, job, subject FROM tasks
+    WHERE state = 1 AND kind = $1 AND base_model = $2 ORDER BY queued_at, job, position, id LIMIT $3
+    FOR UPDATE SKIP LOCKED";
+
+/// The server's clock, so that it does not matter what those of the coordinators say.
+pub(super) async fn now(tx: &mut Connection) -> Result<Timestamp> {
+    let millis = sqlx::query_scalar("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+    Ok(Timestamp::from_millis(millis.fetch_one(tx).await?))
+}
+
+/// Keeps uploads and sweeps of these subjects out of each other's way, until the transaction ends.
+pub(super) async fn lock_subjects(tx: &mut Connection, of: &[(TenantId, SubjectName)]) -> Result<()> {
+    for name in names(of) {
+        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(name).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+/// As [`lock_subjects`], except that those who share do not wait for each other.
+pub(super) async fn share_subjects(tx: &mut Connection, of: &[(TenantId, SubjectName)]) -> Result<()> {
+    for name in names(of) {
+        sqlx::query("SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))")
+            .bind(name)
+            .execute(&mut *tx)
+            .await?;
+    }
+    Ok(())
+}
+
+fn names(of: &[(TenantId, SubjectName)]) -> impl Iterator<Item = String> {
+    of.iter().map(|(tenant, subject)| format!("{tenant}/{subject}"))
+}
+
+/// Makes courses the transaction's own: whoever changes a course holds its progress.
+pub(super) async fn lock_courses(tx: &mut Connection, places: &[Place], reach: Reach) -> Result<()> {
+    const READY_TASKS: &str = "SELECT FROM tasks
+        JOIN unnest($1::text[], $2::text[], $3::text[]) AS place (tenant, job, subject) USING (tenant, job, subject)
+        WHERE state = 1 ORDER BY tenant, job, subject, position FOR UPDATE OF tasks";
+    const COURSES: &str = "SELECT FROM job_subjects
+        JOIN unnest($1::text[], $2::text[], $3::text[]) AS place (tenant, job, subject) USING (tenant, job, subject)
+        ORDER BY tenant, job, subject FOR UPDATE OF job_subjects";
+    let statements: &[&'static str] = match reach {
+        _ if places.is_empty() => &[],
+        Reach::Own => &[COURSES],
+        Reach::Siblings => &[READY_TASKS, COURSES],
+    };
+    let tenants: Vec<_> = places.iter().map(|place| place.tenant.to_string()).collect();
+    let jobs: Vec<_> = places.iter().map(|place| place.job.to_string()).collect();
+    let subjects: Vec<_> = places.iter().map(|place| place.subject.to_string()).collect();
+    for statement in statements {
+        sqlx::query(*statement).bind(&tenants).bind(&jobs).bind(&subjects).execute(&mut *tx).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn lock_subject_record(tx: &mut Connection, of: &TenantId, name: &SubjectName) -> Result<()> {
+    sqlx::query("SELECT FROM subjects WHERE tenant = $1 AND name = $2 FOR UPDATE")
+        .bind(of.as_str())
+        .bind(name.as_str())
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn lock_job(tx: &mut Connection, of: &TenantId, job: JobId) -> Result<()> {
+    sqlx::query("SELECT FROM jobs WHERE tenant = $1 AND id = $2 FOR UPDATE")
+        .bind(of.as_str())
+        .bind(job.to_string())
+        .execute(tx)
+        .await?;
+    Ok(())
+}

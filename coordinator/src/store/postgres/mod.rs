@@ -1,0 +1,13 @@
+//! The fleet's engine: a Postgres database that any number of coordinators share. None of them leads: what excludes each
+//! other does so by rows and locks of the database, and ends with the transaction.
+
+mod dialect;
+mod notices;
+mod open;
+#[path = "../sql/mod.rs"]
+mod sql;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use sql::Engine as PostgresStore;

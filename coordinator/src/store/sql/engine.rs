@@ -1,0 +1,263 @@
+//! A [`Store`] over a database: transactions, and whom to tell once they are committed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use likeness_proto::v1;
+use likeness_proto::{
+    Completion, Consent, Failure, JobId, LeaseAsk, LeaseId, ObjectKey, ObjectRef, Photo, Prefix, Registration, Release,
+    Renewals, SubjectName, Submission, TenantId, Verdict,
+};
+use sqlx::pool::PoolConnection;
+use sqlx::{Pool, Transaction};
+
+use super::dialect::{self, Db};
+use super::{Result, courses, erasures, fleet, jobs, losses, reports, subjects, submit};
+use crate::clock::{Clock, Timestamp};
+use crate::store::{Erasure, Forgotten, Policy, Signal, Signals, Store, StoreError, Sweep, Upload};
+
+/// A store in a database of the dialect.
+pub(crate) struct Engine {
+    pub(in crate::store) writer: Pool<Db>,
+    pub(in crate::store) readers: Pool<Db>,
+    /// `None`: the database's own.
+    pub(in crate::store) clock: Option<Arc<dyn Clock>>,
+    pub(in crate::store) policy: Policy,
+    pub(in crate::store) signals: Arc<Signals>,
+}
+
+/// A transaction that writes, and whom to tell once it is committed.
+///
+/// SQLite ends a transaction by itself when the disk is full, behind the back of `sqlx::Transaction`. So this one keeps
+/// its own account, and a connection whose transaction did not end in order is closed rather than used again.
+pub(in crate::store) struct Writing {
+    pub(super) tx: PoolConnection<Db>,
+    is_open: bool,
+    pub(super) now: Timestamp,
+    pub(super) policy: Policy,
+    signals: Vec<Signal>,
+    /// Jobs whose subjects it changed.
+    pub(super) touched: BTreeSet<(TenantId, JobId)>,
+}
+
+impl Writing {
+    pub(super) fn tell(&mut self, signal: Signal) {
+        if !self.signals.contains(&signal) {
+            self.signals.push(signal);
+        }
+    }
+
+    /// Remembers to bring a job up to date.
+    pub(super) fn touch(&mut self, tenant: &TenantId, job: JobId) {
+        self.touched.insert((tenant.clone(), job));
+    }
+
+    async fn end(&mut self, statement: &'static str) -> Result<()> {
+        sqlx::query(statement).execute(&mut *self.tx).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.tx.close_on_drop();
+        }
+    }
+}
+
+/// Connections that may have died since they were last used: as many as a pool has, and one that is new.
+const STALE_CONNECTIONS: u32 = dialect::CONNECTIONS + 1;
+
+impl Engine {
+    async fn write(&self) -> Result<Writing> {
+        for _ in 1..STALE_CONNECTIONS {
+            match self.begin().await {
+                Err(StoreError::Gone(_)) => {}
+                begun => return begun,
+            }
+        }
+        self.begin().await
+    }
+
+    async fn begin(&self) -> Result<Writing> {
+        let tx = self.writer.acquire().await?;
+        let now = Timestamp::from_millis(0);
+        let (policy, signals, touched) = (self.policy.clone(), Vec::new(), BTreeSet::new());
+        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched };
+        sqlx::query(dialect::BEGIN).execute(&mut *writing.tx).await?;
+        // Read after SQLite's lock is held, so that later transactions have later times.
+        writing.now = match &self.clock {
+            Some(clock) => clock.now(),
+            None => dialect::now(&mut writing.tx).await?,
+        };
+        Ok(writing)
+    }
+
+    /// Commits and then tells, in a task of its own: a caller that goes away meanwhile takes no signal with it.
+    async fn commit(&self, mut writing: Writing) -> Result<()> {
+        let signals = Arc::clone(&self.signals);
+        let committing = tokio::spawn(async move {
+            writing.end("COMMIT").await?;
+            std::mem::take(&mut writing.signals).into_iter().for_each(|signal| signals.send(signal));
+            Ok(())
+        });
+        committing.await.map_err(|error| StoreError::Engine(error.to_string()))?
+    }
+
+    /// Ends a transaction, all of it or nothing, by what it came to.
+    async fn end<T>(&self, mut writing: Writing, answer: Result<T>) -> Result<T> {
+        let answer = match answer {
+            Ok(answer) => courses::roll_up(&mut writing).await.map(|()| answer),
+            refused => refused,
+        };
+        match answer {
+            Ok(answer) => self.commit(writing).await.map(|()| answer),
+            Err(error) => {
+                // When this fails too, the connection is closed, which does the same.
+                let _ended = writing.end("ROLLBACK").await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A snapshot to read from.
+    async fn read(&self) -> Result<Transaction<'static, Db>> {
+        for _ in 1..STALE_CONNECTIONS {
+            match self.readers.begin_with(dialect::READ).await.map_err(StoreError::from) {
+                Err(StoreError::Gone(_)) => {}
+                begun => return begun,
+            }
+        }
+        Ok(self.readers.begin_with(dialect::READ).await?)
+    }
+}
+
+/// Times that a transaction is tried while others are in its way.
+const TRIES: u32 = 8;
+
+/// Runs a function of a [`Writing`] as one transaction.
+macro_rules! write {
+    ($self:ident, $function:path $(, $argument:expr)*) => {{
+        let mut tries = 1;
+        loop {
+            let mut writing = $self.write().await?;
+            let answer = $function(&mut writing $(, $argument)*).await;
+            match $self.end(writing, answer).await {
+                Err(StoreError::Contended(why)) if tries < TRIES => {
+                    tracing::debug!(why, tries, "transaction in another's way, tried again");
+                    tries += 1;
+                }
+                ended => return ended,
+            }
+        }
+    }};
+}
+
+impl Store for Engine {
+    fn signals(&self) -> &Signals {
+        &self.signals
+    }
+
+    fn policy(&self) -> &Policy {
+        &self.policy
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn begin_upload(&self, tenant: &TenantId, subject: &SubjectName) -> Result<Upload> {
+        write!(self, subjects::begin_upload, tenant, subject)
+    }
+
+    async fn commit_upload(&self, upload: &Upload, consent: &Consent, photos: &[Photo]) -> Result<v1::Subject> {
+        write!(self, subjects::commit_upload, upload, consent, photos)
+    }
+
+    async fn abandon_upload(&self, upload: &Upload) -> Result<()> {
+        write!(self, subjects::abandon_upload, upload)
+    }
+
+    async fn subject(&self, tenant: &TenantId, name: &SubjectName) -> Result<v1::Subject> {
+        subjects::get(&mut *self.read().await?, tenant, name).await
+    }
+
+    async fn subjects(&self, tenant: &TenantId) -> Result<Vec<v1::Subject>> {
+        subjects::list(&mut *self.read().await?, tenant).await
+    }
+
+    async fn forget(&self, tenant: &TenantId, subject: &SubjectName) -> Result<Forgotten> {
+        write!(self, erasures::forget, tenant, subject)
+    }
+
+    async fn owed(&self, sweep: Sweep) -> Result<Vec<Erasure>> {
+        write!(self, erasures::owed, sweep)
+    }
+
+    async fn unknown(&self, erasure: &Erasure, keys: Vec<ObjectKey>) -> Result<Vec<ObjectKey>> {
+        erasures::unknown(&mut *self.read().await?, erasure, keys).await
+    }
+
+    async fn swept(&self, erasure: &Erasure) -> Result<()> {
+        write!(self, erasures::swept, erasure)
+    }
+
+    async fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32]) -> Result<v1::Job> {
+        write!(self, submit::submit, tenant, submission, request)
+    }
+
+    async fn job(&self, tenant: &TenantId, job: JobId) -> Result<v1::Job> {
+        jobs::get(&mut *self.read().await?, tenant, job).await
+    }
+
+    async fn jobs(&self, tenant: &TenantId, limit: u32) -> Result<Vec<v1::Job>> {
+        jobs::list(&mut *self.read().await?, tenant, limit).await
+    }
+
+    async fn cancel(&self, tenant: &TenantId, job: JobId) -> Result<v1::Job> {
+        write!(self, jobs::cancel, tenant, job)
+    }
+
+    async fn losses(&self, tenant: &TenantId, job: JobId, subject: &SubjectName) -> Result<v1::LossCurve> {
+        losses::curve(&mut *self.read().await?, tenant, job, subject).await
+    }
+
+    async fn object(&self, tenant: &TenantId, key: &ObjectKey) -> Result<ObjectRef> {
+        subjects::object(&mut *self.read().await?, tenant, key).await
+    }
+
+    async fn register(&self, registration: &Registration) -> Result<()> {
+        write!(self, fleet::register, registration)
+    }
+
+    async fn claim(&self, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
+        write!(self, fleet::claim, ask)
+    }
+
+    async fn outputs(&self, lease: LeaseId) -> Result<Prefix> {
+        reports::outputs(&mut *self.read().await?, lease).await
+    }
+
+    async fn renew(&self, renewals: &Renewals) -> Result<Vec<Verdict>> {
+        write!(self, reports::renew, renewals)
+    }
+
+    async fn complete(&self, completion: &Completion) -> Result<()> {
+        write!(self, reports::complete, completion)
+    }
+
+    async fn fail(&self, failure: &Failure) -> Result<()> {
+        write!(self, reports::fail, failure)
+    }
+
+    async fn release(&self, release: &Release) -> Result<()> {
+        write!(self, reports::release, release)
+    }
+
+    async fn expire(&self) -> Result<()> {
+        write!(self, reports::expire)
+    }
+}

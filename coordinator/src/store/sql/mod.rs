@@ -1,0 +1,24 @@
+//! The tables and what is asked of them: one text for both engines. Each engine includes this folder as its own module,
+//! compiled over its own connection type, and supplies `dialect`: the few statements that are not the same.
+
+mod courses;
+mod engine;
+mod erasures;
+mod fleet;
+mod jobs;
+mod losses;
+mod reports;
+mod results;
+mod rows;
+mod subjects;
+mod submit;
+
+use super::dialect;
+use super::dialect::{Connection, Row};
+use crate::store::StoreError;
+use engine::Writing;
+
+pub(super) use courses::Place;
+pub(crate) use engine::Engine;
+
+type Result<T> = std::result::Result<T, StoreError>;

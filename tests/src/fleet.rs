@@ -1,0 +1,196 @@
+//! A fleet of processes over servers that `tests/fleet.sh` starts: Postgres and an S3 bucket.
+
+use std::io::{BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use crate::sandbox::{Ran, signal};
+
+const TOKEN: &str = "of-all-roles";
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A database and a prefix of the bucket of its own, a client, and what was started over them. All of it ends when it is dropped.
+pub struct Fleet {
+    program: PathBuf,
+    folder: TempDir,
+    store: String,
+    bucket: String,
+    endpoint: String,
+    coordinator: String,
+    started: AtomicU32,
+}
+
+/// A process of a fleet.
+pub struct Role {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    /// What it printed first, if it prints: a coordinator's URL.
+    pub url: String,
+}
+
+fn named(variable: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| panic!("{variable} names no server; run tests/fleet.sh"))
+}
+
+impl Fleet {
+    /// An empty fleet of `program`.
+    pub fn new(program: impl Into<PathBuf>) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let name = format!("fleet{}x{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let server = named("LIKENESS_TEST_POSTGRES");
+        let made = Command::new("psql").args([&server, "-qc", &format!("CREATE DATABASE {name}")]).status();
+        assert!(made.expect("psql runs").success(), "the database {name} could not be made");
+        let (server, _) = server.rsplit_once('/').expect("an address with a database");
+        std::fs::write(folder.path().join("token"), TOKEN).expect("a token file");
+        Self {
+            program: program.into(),
+            store: format!("{server}/{name}"),
+            bucket: format!("s3://likeness/{name}"),
+            endpoint: named("LIKENESS_TEST_S3"),
+            coordinator: String::new(),
+            started: AtomicU32::new(0),
+            folder,
+        }
+    }
+
+    /// Reaches the bucket at another address, through a proxy.
+    pub fn bucket_at(mut self, endpoint: String) -> Self {
+        self.endpoint = endpoint;
+        self
+    }
+
+    /// The address of its database.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
+    /// A place for a test's own files.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The command `likeness ARGS…` with a state folder of its own.
+    fn command(&self, args: &[&str]) -> Command {
+        let state = self.path(&format!("state-{}", self.started.fetch_add(1, Ordering::Relaxed)));
+        let mut command = Command::new(&self.program);
+        command.arg("--state").arg(state).args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
+        command.env("LIKENESS__TOKEN_FILE", self.path("token"));
+        command
+    }
+
+    fn role(&self, args: &[&str], server: Option<&str>) -> Command {
+        let mut command = self.command(args);
+        command.args(["--bucket", &self.bucket]).env("LIKENESS__BUCKET_ENDPOINT", &self.endpoint);
+        command.env("LIKENESS__LEASE_SECONDS", "2").env("LIKENESS__THREADS", "1").env("LIKENESS__DRAIN_SECONDS", "2");
+        if let Some(server) = server {
+            command.env("LIKENESS__SERVER", server);
+        }
+        command
+    }
+
+    /// Starts a coordinator; the first one is the client's.
+    pub fn coordinator(&mut self) -> Role {
+        let mut command = self.role(&["coordinator", "--json", "--port", "0"], None);
+        let role = Role::start(command.env("LIKENESS__STORE", &self.store), true);
+        if self.coordinator.is_empty() {
+            self.coordinator = role.url.clone();
+        }
+        role
+    }
+
+    /// Starts a trainer that works for a coordinator.
+    pub fn trainer(&self, name: &str, server: &Role) -> Role {
+        Role::start(&mut self.role(&["trainer", "--name", name, "--slots", "1"], Some(&server.url)), false)
+    }
+
+    /// Starts a sampler that works for a coordinator.
+    pub fn sampler(&self, name: &str, server: &Role) -> Role {
+        Role::start(&mut self.role(&["sampler", "--name", name, "--slots", "2"], Some(&server.url)), false)
+    }
+
+    /// Runs `likeness ARGS…` against the first coordinator.
+    pub fn run(&self, args: &[&str]) -> Ran {
+        let mut command = self.command(args);
+        command.env("LIKENESS__SERVER", &self.coordinator);
+        Ran::of(command.output().expect("the program starts"), args)
+    }
+
+    /// The first coordinator's URL.
+    pub fn url(&self) -> &str {
+        &self.coordinator
+    }
+
+    /// The token of all its roles.
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
+    /// Submits once workers are there, and returns the job's id.
+    pub fn submit(&self, args: &[&str]) -> String {
+        let start = std::time::SystemTime::now();
+        loop {
+            let ran = self.run(&[&["submit", "--json"], args].concat());
+            if ran.code() == 0 {
+                return ran.json()["id"].as_str().expect("a job id").to_owned();
+            }
+            // No worker has said yet which model it holds.
+            let early =
+                ran.stderr().contains("no worker has registered") && start.elapsed().is_ok_and(|gone| gone < PATIENCE);
+            assert!(early, "submit failed: {}", ran.stderr());
+        }
+    }
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+impl Role {
+    fn start(command: &mut Command, speaks: bool) -> Self {
+        command.stdout(if speaks { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the program starts");
+        let log = BufReader::new(child.stderr.take().expect("piped"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || log.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let mut role = Self { child, lines, url: String::new() };
+        if speaks {
+            let mut line = String::new();
+            BufReader::new(role.child.stdout.take().expect("piped")).read_line(&mut line).expect("its first line");
+            role.url = line.trim().trim_matches('"').to_owned();
+            assert!(
+                role.url.starts_with("http"),
+                "it did not start: {line:?}, {:?}",
+                role.lines.iter().collect::<Vec<_>>()
+            );
+        }
+        role
+    }
+
+    /// Waits until its log has a line with `words`, and returns it.
+    #[track_caller]
+    pub fn says(&self, words: &str) -> String {
+        let mut said = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            if line.contains(words) {
+                return line;
+            }
+            said.push(line);
+        }
+        panic!("it never said {words:?}, but: {said:#?}")
+    }
+
+    /// Sends it a signal: `STOP`, `CONT`, `KILL`, `TERM`.
+    pub fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

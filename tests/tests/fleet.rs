@@ -1,0 +1,117 @@
+//! Processes of their own over Postgres and an S3 bucket. `tests/fleet.sh` starts the servers and runs these.
+
+#![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
+
+use std::process::Command;
+use std::time::Duration;
+
+use likeness_proto::v1::avatars_client::AvatarsClient;
+use likeness_proto::v1::{DownloadLink, DownloadRequest};
+use likeness_proto::{Bearer, Secret, Sha256};
+use likeness_tests::{Fault, FaultyHttp, Fleet, Role, avatars, photo_folder};
+use serde_json::Value;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_likeness-under-test");
+
+fn submit(fleet: &Fleet, training: &str) -> String {
+    let photos = photo_folder(&fleet.path("photos"), "subject-02", 4);
+    let prompts = fleet.path("prompts.toml");
+    std::fs::write(
+        &prompts,
+        "steps = 4\nseeds = [1, 2]\nprompts = [\"a photo of {subject}\", \"{subject} at the beach\"]",
+    )
+    .unwrap();
+    let (photos, prompts) = (photos.to_str().unwrap(), prompts.to_str().unwrap());
+    let consent = ["--attest-by", "test", "--attest-as", "self", "--statement", "I am the drawing"];
+    let subject = [photos, "--subject", "bruno", "--init", "person", "--prompts", prompts];
+    fleet.submit(&subject.into_iter().chain(training.split(' ')).chain(consent).collect::<Vec<_>>())
+}
+
+const QUICK: &str = "--steps 8 --batch 2 --evaluate-every 4 --checkpoint-every 2 --seed 7";
+
+#[track_caller]
+fn finished(fleet: &Fleet, job: &str) -> Value {
+    let ran = fleet.run(&["watch", job, "--json"]).succeeds();
+    let last = ran.stdout().lines().last().map(serde_json::from_str::<Value>).unwrap().unwrap();
+    assert_eq!(last["state"], "succeeded", "{last:#}");
+    let out = fleet.path("out");
+    fleet.run(&["fetch", job, "--out", out.to_str().unwrap()]).succeeds();
+    assert_eq!(avatars(&out).len(), 4);
+    last
+}
+
+fn link_to(fleet: &Fleet, key: &str) -> DownloadLink {
+    let bearer = Bearer::new(&Secret::new(fleet.token()).unwrap());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let channel = tonic::transport::Endpoint::from_shared(fleet.url().to_owned()).unwrap().connect_lazy();
+        let ask = DownloadRequest { key: key.to_owned() };
+        AvatarsClient::with_interceptor(channel, bearer).get_download_link(ask).await.unwrap().into_inner()
+    })
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn a_job_goes_from_photos_to_avatars_over_two_coordinators_and_workers_of_their_own() {
+    let mut fleet = Fleet::new(PROGRAM);
+    let (one, other) = (fleet.coordinator(), fleet.coordinator());
+    let _workers = (fleet.trainer("trainer", &one), fleet.sampler("sampler", &other));
+    let job = submit(&fleet, QUICK);
+
+    let ended = finished(&fleet, &job);
+
+    let avatar = &ended["subjects"][0]["avatars"][0];
+    let (key, sha256) = (avatar["object"]["key"].as_str().unwrap(), avatar["object"]["sha256"].as_str().unwrap());
+    let link = link_to(&fleet, key);
+    assert!((1..=900).contains(&link.seconds), "a link lives {} s", link.seconds);
+    let got = Command::new("curl").args(["-fsS", &link.url]).output().unwrap();
+    assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
+    assert_eq!(Sha256::of(&got.stdout).to_string(), sha256);
+    let forged =
+        Command::new("curl").args(["-fsS", &link.url.replace(key, &key.replace("/render/", "/train/"))]).output().unwrap();
+    assert!(!forged.status.success(), "a link opens one object");
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn a_trainer_that_sleeps_past_its_lease_and_wakes_changes_nothing() {
+    let mut fleet = Fleet::new(PROGRAM);
+    let desk = fleet.coordinator();
+    let sleeper = fleet.trainer("sleeper", &desk);
+    let _sampler = fleet.sampler("sampler", &desk);
+    let job = submit(&fleet, "--steps 60 --batch 2 --evaluate-every 20 --checkpoint-every 5 --seed 7");
+    sleeper.says("task begun");
+    sleeper.signal("STOP");
+
+    let second = fleet.trainer("second", &desk);
+    second.says("task begun");
+    let ended = finished(&fleet, &job);
+    sleeper.signal("CONT");
+
+    sleeper.says("task dropped");
+    let now = fleet.run(&["show", &job, "--json"]).json();
+    assert_eq!(now["subjects"][0]["embedding"], ended["subjects"][0]["embedding"]);
+    assert_eq!(now["state"], "succeeded");
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn a_bucket_that_fails_is_slow_and_cuts_its_answers_short_costs_time_and_nothing_else() {
+    let faults = [
+        Fault::Status(503),
+        Fault::Status(500),
+        Fault::Wait(Duration::from_millis(1500)),
+        Fault::CutAfter(100),
+        Fault::Status(503),
+        Fault::CutAfter(10),
+    ];
+    let proxy = FaultyHttp::before(&std::env::var("LIKENESS_TEST_S3").unwrap(), &faults);
+    let mut fleet = Fleet::new(PROGRAM).bucket_at(proxy.url());
+    let desk = fleet.coordinator();
+    let _workers: (Role, Role) = (fleet.trainer("trainer", &desk), fleet.sampler("sampler", &desk));
+
+    let job = submit(&fleet, QUICK);
+
+    finished(&fleet, &job);
+    assert_eq!(proxy.remaining(), 0, "every fault was met");
+}
