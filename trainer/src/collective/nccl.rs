@@ -170,3 +170,71 @@ impl Debug for Nccl {
         f.debug_struct("Nccl").field("rank", &self.rank()).field("size", &self.size()).finish_non_exhaustive()
     }
 }
+
+/// What `conformance.rs` asks of every backend, as far as GPUs change it.
+#[cfg(test)]
+mod tests {
+    use std::thread::scope;
+
+    use super::super::local;
+    use super::*;
+
+    const AMPLE: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(500);
+
+    /// A rank on each GPU that there is.
+    fn group(limit: Duration) -> Vec<Nccl> {
+        let devices: Vec<Device> = (0..64).map_while(|number| Device::new_cuda(number).ok()).collect();
+        assert!(devices.len() > 1, "{} GPUs are too few", devices.len());
+        scope(|scope| {
+            let start =
+                |(end, device): (_, Device)| scope.spawn(move || Nccl::new(Box::new(end), &device, limit).unwrap());
+            let ranks: Vec<_> = local(devices.len(), limit).into_iter().zip(devices).map(start).collect();
+            ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+        })
+    }
+
+    fn each<T: Send>(ranks: &mut [Nccl], act: impl Fn(&mut Nccl) -> T + Sync) -> Vec<T> {
+        scope(|scope| {
+            let act = &act;
+            let threads: Vec<_> = ranks.iter_mut().map(|rank| scope.spawn(move || act(rank))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        })
+    }
+
+    #[test]
+    #[ignore = "needs two GPUs"]
+    fn sums_of_any_length_come_to_all() {
+        let mut ranks = group(AMPLE);
+        let size = ranks.len() as f32;
+        for length in [0, 1, 5, 16_384, 786_432] {
+            for sum in each(&mut ranks, |rank| {
+                let mut values: Vec<f32> = (0..length).map(|i| (i % 97 + rank.rank()) as f32).collect();
+                rank.all_reduce_sum(&mut values).map(|()| values)
+            }) {
+                let want = |i: usize| (i % 97) as f32 * size + size * (size - 1.0) / 2.0;
+                assert!(sum.unwrap().iter().enumerate().all(|(i, sum)| *sum == want(i)), "{length} numbers");
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "needs two GPUs"]
+    fn a_rank_that_never_comes_ends_the_communicator_at_the_deadline_and_for_good() {
+        let mut ranks = group(SHORT);
+        let errors = each(&mut ranks, |rank| (rank.rank() > 0).then(|| rank.all_reduce_sum(&mut [1.0]).unwrap_err()));
+        assert!(errors.into_iter().flatten().all(|error| matches!(error, CollectiveError::PeerLost { .. })));
+        let again = each(&mut ranks[1..], |rank| rank.all_reduce_sum(&mut [1.0]).unwrap_err().to_string());
+        assert!(again.iter().all(|text| text.contains("has ended")), "{again:?}");
+    }
+
+    #[test]
+    #[ignore = "needs two GPUs"]
+    fn a_rank_that_dies_is_lost_within_the_deadline() {
+        let mut ranks = group(SHORT);
+        drop(ranks.remove(0));
+        for error in each(&mut ranks, |rank| rank.all_reduce_sum(&mut [1.0]).unwrap_err()) {
+            assert!(matches!(error, CollectiveError::PeerLost { .. }), "{error}");
+        }
+    }
+}
