@@ -54,9 +54,11 @@ checks = {check["name"]: check for check in json.loads(sys.argv[1])["checks"]}
 assert not checks["cuda"]["ok"] and "no CUDA device" in checks["cuda"]["says"], checks["cuda"]
 assert checks["nccl"]["ok"] and "id" in checks["nccl"]["says"], checks["nccl"]
 PY
-if said=$("$binary" trainer --device cuda:0 --model models/avatar-tiny 2>&1); then
-  echo "a trainer on a GPU that is not there ended well" >&2
-  exit 1
-fi
-grep -q "no CUDA device" <<<"$said" || { echo "the trainer said: $said" >&2; exit 1; }
+for command in "doctor" "bench train --model models/avatar-tiny --images models/avatar-tiny/subjects/subject-01"; do
+  if said=$("$binary" $command --device cuda:0 2>&1); then
+    echo "$command on a GPU that is not there ended well" >&2
+    exit 1
+  fi
+  grep -q "there is no CUDA device 0" <<<"$said" || { echo "$command said: $said" >&2; exit 1; }
+done
 echo "check-cuda: the binary builds, links and says what is missing; NCCL hands out an id"
