@@ -11,7 +11,7 @@ work=$(realpath "${2:-$(mktemp -d)}")
 export LIKENESS__STATE="$work/state"
 cd "$root"
 exec python3 - "$binary" "$work" <<'PY'
-import json, os, pathlib, subprocess, sys
+import json, os, pathlib, shutil, subprocess, sys
 
 binary, work = sys.argv[1], pathlib.Path(sys.argv[2])
 tiny, images = "models/avatar-tiny", "models/avatar-tiny/subjects/subject-01"
@@ -42,6 +42,8 @@ def judge(what, held, why=""):
 
 
 def smi(query):
+    if not shutil.which("nvidia-smi"):
+        return []
     done = subprocess.run(["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"], capture_output=True, text=True)
     return [line.strip() for line in done.stdout.splitlines() if line.strip()]
 
@@ -59,13 +61,13 @@ for precision, gradient, loss in [("f32", 2e-3, 1e-4), ("bf16", 0.15, 2e-2)]:
     judge(f"parity of {precision} with the CPU (gradient within {gradient}, loss within {loss})", held, got or "it failed")
 
 # Sums over all GPUs, and over one too few to prove anything.
-for ranks in sorted({2 ** i for i in range(8) if 2 ** i <= len(gpus)} | {len(gpus)}):
+for ranks in sorted({2 ** i for i in range(8) if 2 ** i <= len(gpus)} | {len(gpus)} - {0}):
     for size in [3072, 65536, 3 << 20]:
         got = run(binary, "bench", "all-reduce", "--backend", "nccl", "--ranks", ranks, "--bytes", size, "--device", "cuda")
         if ranks > 1:
             judge(f"NCCL sums of {size} bytes over {ranks} GPUs", bool(got), "see commands")
 if len(gpus) < 2:
-    report["unproven"].append("the all-reduce between GPUs: there is one GPU alone")
+    report["unproven"].append(f"the all-reduce between GPUs: this machine has {len(gpus)}")
 
 # Speed beside the peer's on the same GPU, at the size of Stable Diffusion 1.5.
 models = os.environ.get("MODELS", "avatar-tiny sd15").split()
@@ -93,8 +95,8 @@ for model in models:
             row["ours_peak_mib"] = ours and ours.get("gpu_peak_mib")
             table.append(row)
     pack = run(binary, "bench", "pack", "--model", folder, "--subjects", "8", "--batch", "2", "--steps", "50", "--device", "cuda", "--precision", "bf16")
-    if pack:
-        judge(f"packing, {model}: 3 times the subjects per minute", pack["gain"] >= 3, f"{pack['gain']:.2f} times")
+    gain = pack["gain"] if pack else 0
+    judge(f"packing, {model}: 3 times the subjects per minute of one by one", gain >= 3, f"{gain:.2f} times")
 print(json.dumps(report, indent=1))
 sys.exit(1 if report["failed"] else 0)
 PY
