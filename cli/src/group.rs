@@ -7,7 +7,7 @@ use crate::{models, roles};
 use likeness_diffusion::BaseModel;
 use likeness_proto::Secret;
 use likeness_trainer::collective::serve;
-use likeness_trainer::{Follower, Group, Placement, Plan, follow};
+use likeness_trainer::{Curve, Follower, Group, Placement, Plan, follow};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,16 +86,22 @@ impl Node {
         self.index > 0
     }
 
-    /// The group that this node leads on `model`; none where it is a single rank.
+    /// The group that this node leads on `model`, whose steps take what `curve` says; none where it is a single rank.
     ///
     /// # Errors
     /// A device of a rank that is not there, or does not take the model.
-    pub fn group(&self, settings: &Settings, model: &Arc<BaseModel>) -> Result<Option<Group>, Failure> {
+    pub fn group(
+        &self,
+        settings: &Settings,
+        model: &Arc<BaseModel>,
+        curve: Option<Curve>,
+    ) -> Result<Option<Group>, Failure> {
         let others = self.size() - self.ranks;
         if self.size() == 1 {
             return Ok(None);
         }
-        Ok(Some(Group::new(self.models(settings, model)?, others, self.limit, self.placement)))
+        let group = Group::new(self.models(settings, model)?, others, self.limit, self.placement);
+        Ok(Some(group.with_curve(curve)))
     }
 
     /// Lets the ranks of other nodes join `group` until `shutdown`.

@@ -28,6 +28,8 @@ pub struct Ready {
     pub model: Arc<BaseModel>,
     /// How a trainer packs on it.
     pub plan: Plan,
+    /// What its training steps take, where that is known.
+    pub curve: Option<Curve>,
 }
 
 /// Whether a curve that is not kept yet is measured. It takes as long as some training steps.
@@ -81,12 +83,13 @@ fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, me
 
     let key = Key::of(&model, settings);
     let known = state.and_then(|state| read(&state.curve(), &key));
-    let wanted = known.is_none() && wishes.slots.is_none() && fit.samples.get() > 1;
+    let asked_for = wishes.slots.is_none() || settings.chooses_placement();
+    let wanted = known.is_none() && asked_for && fit.samples.get() > 1;
     let limit = measuring.limit(side * side).filter(|_| wanted);
     let curve = known.or_else(|| measure(&model, &fit, limit?, state, key));
     let plan = wishes.plan(&fit, side * side, curve.as_ref());
     tell(&wishes, &fit, curve.as_ref(), &plan);
-    Ready { model, plan }
+    Ready { model, plan, curve }
 }
 
 fn budget(settings: &Settings, reach: Option<u64>) -> Option<u64> {

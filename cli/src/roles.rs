@@ -103,10 +103,10 @@ pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let place = if node.follows() { None } else { Some(Place::of(settings, "trainer")?) };
     let ready = packing::load(settings, Some(&state), Measuring::Thoroughly);
     let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
-    let Ready { model, plan } = ready?;
+    let Ready { model, plan, curve } = ready?;
     let Some(place) = place else { return node.follow(settings, &model, &plan, shutdown).await };
 
-    let group = node.group(settings, &model)?;
+    let group = node.group(settings, &model, curve)?;
     let worker = place.worker(&model, plan.packing.slots.get())?;
     let options = likeness_trainer::Options { group: group.clone(), ..trainer_options(&plan) };
     let work = worker.run(Arc::new(Trainer::new(model, options)), shutdown.clone());

@@ -212,6 +212,12 @@ impl Settings {
         Duration::from_secs_f64(self.group_deadline_seconds)
     }
 
+    /// Whether this is a trainer that chooses how samples are given to ranks.
+    #[must_use]
+    pub fn chooses_placement(&self) -> bool {
+        self.ranks * self.group_size > 1 && self.group_index == 0 && self.placement == PlacementWish::Auto
+    }
+
     fn check(&self) -> Result<(), Failure> {
         within("retry_seconds", self.retry_seconds, 0.0, 86_400.0)?;
         within("drain_seconds", self.drain_seconds, 0.0, 3_600.0)?;

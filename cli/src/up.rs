@@ -71,7 +71,7 @@ pub async fn serve(
     let (token, bucket) = (up.state.token()?, up.bucket.open()?);
     let options = roles::coordinator_options(up.store, bucket.clone(), &token, &up.tuning)?;
     let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
-    let Ready { model, plan } = up.ready;
+    let Ready { model, plan, .. } = up.ready;
     let held = models::on_the_wire(&model)?;
     let registered: [Arc<SetOnce<()>>; 2] = Default::default();
     let worker = |name: &str, slots, registered: &Arc<SetOnce<()>>| Worker {

@@ -7,7 +7,7 @@ use std::thread;
 pub struct Proxy {
     address: SocketAddr,
     /// Both ends of every connection since the last cut.
-    open: Arc<Mutex<Vec<TcpStream>>>,
+    open: Arc<Mutex<Vec<[TcpStream; 2]>>>,
 }
 
 impl Proxy {
@@ -20,7 +20,7 @@ impl Proxy {
             for near in listener.incoming().map_while(Result::ok) {
                 if let Ok(far) = TcpStream::connect(server) {
                     let mut open = open.lock().expect("no panic");
-                    open.extend([&near, &far].map(|end| end.try_clone().expect("a handle")));
+                    open.push([&near, &far].map(|end| end.try_clone().expect("a handle")));
                     pass_on(&near, &far);
                     pass_on(&far, &near);
                 }
@@ -36,8 +36,13 @@ impl Proxy {
 
     /// Cuts every connection there is; how many those were. The next ones go through again.
     pub fn cut(&self) -> usize {
-        let ends = std::mem::take(&mut *self.open.lock().expect("no panic"));
-        ends.iter().filter(|end| end.shutdown(Shutdown::Both).is_ok()).count() / 2
+        let open = std::mem::take(&mut *self.open.lock().expect("no panic"));
+        let cut = |[near, far]: &&[TcpStream; 2]| {
+            let was_open = near.shutdown(Shutdown::Both).is_ok();
+            let _ = far.shutdown(Shutdown::Both); // closed by now, perhaps, since the other end is
+            was_open
+        };
+        open.iter().filter(cut).count()
     }
 }
 

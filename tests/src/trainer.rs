@@ -18,15 +18,20 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Starts `likeness trainer ARGS…` for the coordinator of a sandbox.
+    /// Starts `likeness trainer ARGS…` for the coordinator of a sandbox. Slots and placement are set, so that it measures nothing first.
     pub fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
+        Self::start_with(sandbox, args, &[("PLACEMENT", "split")])
+    }
+
+    /// The same with other settings.
+    pub fn start_with(sandbox: &Sandbox, args: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = sandbox.command(&["trainer"]);
         command.args(args).env("LIKENESS__LOG_FORMAT", "json").env("LIKENESS__TRAINER_SLOTS", "2");
+        command.envs(settings.iter().map(|(name, value)| (format!("LIKENESS__{name}"), value)));
         Self::start_by(command)
     }
 
-    /// Starts it by a command whose log is JSON.
-    pub fn start_by(mut command: Command) -> Self {
+    fn start_by(mut command: Command) -> Self {
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the trainer starts");
         let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
         let (heard, log) = channel();

@@ -27,9 +27,11 @@ fn free_address() -> SocketAddr {
 
 /// A node of a group of `size`, whose leader is reached at `leader`.
 fn node(sandbox: &Sandbox, leader: SocketAddr, size: usize, index: usize, more: &[&str]) -> Trainer {
-    let (leader, size, index) = (leader.to_string(), size.to_string(), index.to_string());
-    let place = ["--group-leader", &leader, "--group-size", &size, "--group-index", &index];
-    Trainer::start(sandbox, &[&place, more].concat())
+    Trainer::start(sandbox, &[&place(leader, size, index).each_ref().map(String::as_str), more].concat())
+}
+
+fn place(leader: SocketAddr, size: usize, index: usize) -> [String; 3] {
+    [format!("--group-leader={leader}"), format!("--group-size={size}"), format!("--group-index={index}")]
 }
 
 fn submit(sandbox: &Sandbox, subject: &str, training: &str) -> String {
@@ -84,10 +86,10 @@ fn processes_have_the_losses_of_one_rank() {
 /// A job of a few seconds with many checkpoints.
 const CHECKPOINTED: &str = "--steps 60 --batch 5 --evaluate-every 30 --checkpoint-every 4 --seed 7";
 
-/// The embedding's file.
-fn embedding(sandbox: &Sandbox) -> Vec<u8> {
-    let out = sandbox.path("embedding.safetensors");
-    sandbox.run(&["embedding", "export", "bruno", "--out", out.to_str().unwrap()]).succeeds();
+/// The file of a subject's embedding.
+fn embedding(sandbox: &Sandbox, subject: &str) -> Vec<u8> {
+    let out = sandbox.path(&format!("{subject}.safetensors"));
+    sandbox.run(&["embedding", "export", subject, "--out", out.to_str().unwrap()]).succeeds();
     std::fs::read(out).unwrap()
 }
 
@@ -98,7 +100,7 @@ static UNBROKEN: LazyLock<Vec<u8>> = LazyLock::new(|| {
     nodes[0].until_it_says("registered");
     let job = submit(&sandbox, "bruno", CHECKPOINTED);
     learned(&sandbox, &job);
-    embedding(&sandbox)
+    embedding(&sandbox, "bruno")
 });
 
 /// A job under way on two nodes, past its first checkpoint.
@@ -130,7 +132,7 @@ impl UnderWay {
         let [_, begun] = self.leader.until_it_says_all(["ranks begin to follow", "learning rate scaled"]);
         assert!(begun["from_step"].as_u64() >= Some(4), "it began again: {begun:#}");
         learned(&self.sandbox, &self.job);
-        assert!(embedding(&self.sandbox) == *UNBROKEN, "other vectors than without the fault");
+        assert!(embedding(&self.sandbox, "bruno") == *UNBROKEN, "other vectors than without the fault");
     }
 }
 
@@ -150,12 +152,10 @@ fn a_follower_that_is_killed_is_replaced_and_changes_nothing() {
 fn a_follower_that_hangs_is_lost_at_the_deadline_and_comes_back() {
     let (sandbox, address) = (coordinator(), free_address());
     let hasty = |index| {
-        let mut command = sandbox.command(&["trainer", "--group-leader", &address.to_string(), "--group-size", "2"]);
-        command.args(["--group-index", index]).env("LIKENESS__LOG_FORMAT", "json");
-        command.env("LIKENESS__TRAINER_SLOTS", "1").env("LIKENESS__GROUP_DEADLINE_SECONDS", "3");
-        Trainer::start_by(command)
+        let settings = [("PLACEMENT", "split"), ("GROUP_DEADLINE_SECONDS", "5")];
+        Trainer::start_with(&sandbox, &place(address, 2, index).each_ref().map(String::as_str), &settings)
     };
-    let (leader, mut follower) = (hasty("0"), hasty("1"));
+    let (leader, mut follower) = (hasty(0), hasty(1));
     let mut under_way = UnderWay::on(sandbox, leader);
 
     follower.signal("STOP");
@@ -163,7 +163,7 @@ fn a_follower_that_hangs_is_lost_at_the_deadline_and_comes_back() {
     follower.signal("CONT");
     follower.until_it_says("group has ended");
     follower.until_it_says("joined the group");
-    under_way.recovers("not there within 3s");
+    under_way.recovers("not there within 5s");
 }
 
 #[test]
@@ -193,6 +193,65 @@ fn a_leader_that_is_killed_is_replaced_and_its_follower_joins_the_next() {
     UnderWay { sandbox, job, leader }.goes_on();
 }
 
+/// Two subjects on two nodes, each of which has one of them.
+const LONG: &str = "--steps 120 --batch 5 --evaluate-every 60 --checkpoint-every 4 --seed 7";
+
+#[test]
+fn subjects_spread_over_nodes_come_to_the_bits_of_one_rank_through_a_kill_too() {
+    let both = |sandbox: &Sandbox, leader: &mut Trainer| {
+        leader.until_it_says("registered");
+        ["ada", "bruno"].map(|subject| submit(sandbox, subject, LONG))
+    };
+    let embeddings = |sandbox: &Sandbox| ["ada", "bruno"].map(|subject| embedding(sandbox, subject));
+    let alone = {
+        let sandbox = coordinator();
+        let mut trainer = Trainer::start(&sandbox, &[]);
+        both(&sandbox, &mut trainer).iter().for_each(|job| learned(&sandbox, job));
+        embeddings(&sandbox)
+    };
+
+    let (sandbox, address) = (coordinator(), free_address());
+    let spread = |index| {
+        let place = place(address, 2, index);
+        Trainer::start_with(&sandbox, &place.each_ref().map(String::as_str), &[("PLACEMENT", "spread")])
+    };
+    let (mut leader, follower) = (spread(0), spread(1));
+    let jobs = both(&sandbox, &mut leader);
+    for job in &jobs {
+        let saved = |job: &Value| job["subjects"][0]["checkpoint_step"].as_u64() >= Some(4);
+        sandbox.watch(job).until("a checkpoint", saved);
+    }
+    assert_eq!(follower.kill().signal(), Some(9));
+    leader.until_it_says("group lost");
+    let _replacement = spread(1);
+    jobs.iter().for_each(|job| learned(&sandbox, job));
+    assert!(embeddings(&sandbox) == alone, "other vectors than on one rank");
+}
+
+#[test]
+fn a_trainer_chooses_a_placement_by_what_it_measures_and_says_why() {
+    let sandbox = coordinator();
+    let mut trainer = Trainer::start_with(&sandbox, &["--ranks", "2"], &[("MEMORY_BUDGET", "600")]);
+    trainer.until_it_says("measuring what training steps take");
+    trainer.until_it_says("registered");
+    let job = submit(&sandbox, "ada", "--steps 2 --batch 4");
+    let chosen = trainer.until_it_says("placement chosen");
+    assert_eq!((&chosen["subjects"], &chosen["ranks"]), (&1.into(), &2.into()));
+    let why = chosen["why"].as_str().unwrap();
+    assert!(
+        why.starts_with("a step of 2 samples a rank and a sum takes") && why.contains("one of 4 by themselves"),
+        "{why}"
+    );
+    learned(&sandbox, &job);
+
+    let mut set = Trainer::start_with(&sandbox, &["--ranks", "2"], &[("PLACEMENT", "spread")]);
+    drop(trainer);
+    set.until_it_says("registered");
+    submit(&sandbox, "bruno", "--steps 2 --batch 4");
+    let chosen = set.until_it_says("placement chosen");
+    assert_eq!((&chosen["placement"], &chosen["why"]), (&"Spread".into(), &"as set".into()));
+}
+
 #[test]
 fn a_follower_may_come_late() {
     let (sandbox, address) = (coordinator(), free_address());
@@ -205,7 +264,7 @@ fn a_follower_may_come_late() {
     let mut follower = node(&sandbox, address, 2, 1, &[]);
     follower.until_it_says("joined the group");
     learned(&sandbox, &job);
-    assert!(embedding(&sandbox) == *UNBROKEN, "other vectors than without the wait");
+    assert!(embedding(&sandbox, "bruno") == *UNBROKEN, "other vectors than without the wait");
 }
 
 #[test]

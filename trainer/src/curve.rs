@@ -58,6 +58,22 @@ impl Curve {
         allowed().find(|point| point.each() <= least * (1.0 + SAME)).map_or(1, |point| point.samples)
     }
 
+    /// What a step of `samples` takes, on the line between the points next to it; nothing without samples.
+    #[must_use]
+    pub fn seconds(&self, samples: usize) -> f64 {
+        let above = self.0.partition_point(|point| point.samples < samples);
+        match (above.checked_sub(1).and_then(|below| self.0.get(below)), self.0.get(above)) {
+            (None, Some(_)) if samples == 0 => 0.0,
+            (None, Some(first)) => first.seconds,
+            (Some(low), Some(high)) => {
+                let share = (samples - low.samples) as f64 / (high.samples - low.samples) as f64;
+                low.seconds + share * (high.seconds - low.seconds)
+            }
+            (Some(last), None) => last.each() * samples as f64,
+            (None, None) => 0.0,
+        }
+    }
+
     /// Takes steps of 1, 2, 4, … samples at the model's native size, `most` at most, until a sample gets no cheaper or the next
     /// batch would not be done within `limit` from the start. A first step, which waits for memory, does not count unless it takes
     /// all the time there is.

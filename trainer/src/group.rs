@@ -6,7 +6,9 @@
 mod crew;
 mod follow;
 mod lead;
+mod place;
 mod share;
+mod stretch;
 mod wire;
 
 #[cfg(test)]
@@ -19,11 +21,14 @@ use std::time::Duration;
 use likeness_diffusion::BaseModel;
 use tracing::{error, warn};
 
-use crate::collective::{Assembly, Collective, Terms, on_device, sums_by};
+use crate::{
+    Curve,
+    collective::{Assembly, Collective, Terms, on_device, sums_by},
+};
 
 pub(crate) use crew::Crew;
 pub use follow::{Follower, follow};
-pub use share::Placement;
+pub use place::Placement;
 
 impl Terms {
     /// Of this program with `model`, in a group of `size` ranks.
@@ -42,15 +47,22 @@ pub struct Group {
     models: Arc<[Arc<BaseModel>]>,
     limit: Duration,
     placement: Option<Placement>,
+    curve: Option<Curve>,
 }
 
 impl Group {
     /// An own rank for each of `models`, at least one, and `others` that join. Whoever keeps the group waiting longer than
-    /// `limit` is lost. Without a `placement` it is chosen.
+    /// `limit` is lost. Without a `placement` it is chosen for every pack.
     #[must_use]
     pub fn new(models: Vec<Arc<BaseModel>>, others: usize, limit: Duration, placement: Option<Placement>) -> Self {
         let (own, terms) = (models.len(), Terms::of(&models[0], models.len() + others));
-        Self { assembly: Assembly::new(terms, own, limit), models: models.into(), limit, placement }
+        Self { assembly: Assembly::new(terms, own, limit), models: models.into(), limit, placement, curve: None }
+    }
+
+    /// Has placements chosen by what steps were measured to take.
+    #[must_use]
+    pub fn with_curve(self, curve: Option<Curve>) -> Self {
+        Self { curve, ..self }
     }
 
     /// Where the others join.

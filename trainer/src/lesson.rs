@@ -60,6 +60,8 @@ pub struct Lesson {
     prompts: Vec<Prompt>,
     /// Of each photo: its caption's place in `prompts`.
     captions: Vec<Option<usize>>,
+    /// A number of its own.
+    turn: usize,
 }
 
 impl Lesson {
@@ -91,7 +93,7 @@ impl Lesson {
             flip: spec.flip,
         };
         let (_, _, height, width) = subject.latents.upright.dims4()?;
-        Ok(Self {
+        let mut lesson = Self {
             identity: Arc::default(),
             model: Arc::clone(model),
             subject: subject.clone(),
@@ -101,7 +103,10 @@ impl Lesson {
             size: (height, width),
             prompts,
             captions,
-        })
+            turn: 0,
+        };
+        lesson.turn = lesson.fingerprint()[0].into();
+        Ok(lesson)
     }
 
     /// How it is learned.
@@ -132,9 +137,9 @@ impl Lesson {
         Arc::ptr_eq(&self.identity, &other.identity)
     }
 
-    /// A number of its own, so that not all subjects' first samples are the first rank's.
+    /// A number of its own, the same in every process, so that not all subjects' first samples are the first rank's.
     pub(crate) fn turn(&self) -> usize {
-        self.fingerprint()[0].into()
+        self.turn
     }
 
     /// Height and width of its latents.

@@ -22,6 +22,19 @@ struct Member<'a, K> {
 }
 
 impl<K> Member<'_, K> {
+    /// Tells the observer what the run has done elsewhere.
+    fn tell_since(&mut self, told: (usize, usize)) {
+        let (losses, evaluations) = self.run.since(told);
+        let mut evaluations = evaluations.iter().peekable();
+        for (step, loss) in (told.0 as u32..).zip(losses) {
+            while let Some(evaluation) = evaluations.next_if(|evaluation| evaluation.step <= step) {
+                self.observer.evaluated(*evaluation);
+            }
+            self.observer.stepped(step + 1, *loss);
+        }
+        evaluations.for_each(|evaluation| self.observer.evaluated(*evaluation));
+    }
+
     /// Lets the observer stop it.
     fn heed(&mut self) -> Result<(), TrainError> {
         match self.observer.proceed().is_break() {
@@ -72,10 +85,22 @@ impl<'a, K> Pack<'a, K> {
         if !self.crew.ready(self.positions) {
             return self.each(|member| member.heed().map(|()| None));
         }
-        let mut ended = self.evaluate();
+        let mut ended = self.stretch();
+        ended.extend(self.evaluate());
         ended.extend(self.settle());
         ended.extend(self.learn());
         ended
+    }
+
+    /// Ranks that have subjects of their own go on with them before the common step.
+    fn stretch(&mut self) -> Vec<(K, End)> {
+        let told: Vec<_> = self.members.iter().map(|member| member.run.told()).collect();
+        let mut runs: Vec<&mut Run> = self.members.iter_mut().map(|member| &mut member.run).collect();
+        if let Err(lost) = self.crew.stretch(&mut runs, self.positions) {
+            return self.abandon(&lost);
+        }
+        self.members.iter_mut().zip(told).for_each(|(member, told)| member.tell_since(told));
+        Vec::new()
     }
 
     fn evaluate(&mut self) -> Vec<(K, End)> {

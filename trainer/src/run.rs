@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A run under way. It knows nothing of others.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Run {
     lesson: Lesson,
     rule: StopRule,
@@ -35,6 +35,18 @@ pub(crate) struct Run {
 impl Run {
     /// From the start, or from a checkpoint of the same run.
     pub(crate) fn begin(lesson: Lesson, from: Option<Checkpoint>) -> Result<Self, TrainError> {
+        let run = Self::quietly(lesson, from)?;
+        let inversion = run.lesson.inversion();
+        info!(
+            rate = run.rate, base_rate = inversion.learning_rate, batch = run.lesson.spec().batch_size,
+            reference_batch = REFERENCE_BATCH, parameterization = %inversion.parameterization, from_step = run.step,
+            "learning rate scaled to the effective batch"
+        );
+        Ok(run)
+    }
+
+    /// As [`Run::begin`], of a run that is under way elsewhere.
+    pub(crate) fn quietly(lesson: Lesson, from: Option<Checkpoint>) -> Result<Self, TrainError> {
         let optimizer = lesson.start()?;
         let (inversion, batch) = (lesson.inversion(), lesson.spec().batch_size);
         let fresh = Self {
@@ -53,17 +65,32 @@ impl Run {
             began: Instant::now(),
             lesson,
         };
-        let run = match from {
+        Ok(match from {
             None => fresh,
             Some(checkpoint) => fresh.resume(checkpoint)?,
-        };
-        let inversion = run.lesson.inversion();
-        info!(
-            rate = run.rate, base_rate = inversion.learning_rate, batch, reference_batch = REFERENCE_BATCH,
-            parameterization = %inversion.parameterization, from_step = run.step,
-            "learning rate scaled to the effective batch"
-        );
-        Ok(run)
+        })
+    }
+
+    /// Goes on where another rank has brought it.
+    pub(crate) fn adopt(&mut self, there: Checkpoint) -> Result<(), CheckpointError> {
+        let (saved, seconds_before, began) = (self.saved, self.seconds_before, self.began);
+        *self = Self { saved, seconds_before, began, ..self.clone().resume(there)? };
+        Ok(())
+    }
+
+    /// What is learned.
+    pub(crate) fn lesson(&self) -> &Lesson {
+        &self.lesson
+    }
+
+    /// How many losses and evaluations there are.
+    pub(crate) fn told(&self) -> (usize, usize) {
+        (self.losses.len(), self.evaluations.len())
+    }
+
+    /// The losses and evaluations since there were so many.
+    pub(crate) fn since(&self, (losses, evaluations): (usize, usize)) -> (&[f32], &[Evaluation]) {
+        (&self.losses[losses..], &self.evaluations[evaluations..])
     }
 
     fn resume(self, from: Checkpoint) -> Result<Self, CheckpointError> {
@@ -122,10 +149,10 @@ impl Run {
         (self.step >= self.lesson.spec().max_steps).then_some(StopReason::MaxSteps)
     }
 
-    /// A checkpoint, where one is due.
+    /// A checkpoint, where one is due or has been since the newest.
     pub(crate) fn due_checkpoint(&mut self) -> Option<Checkpoint> {
-        let due = self.step.is_multiple_of(self.lesson.spec().checkpoint_every) && self.step != self.saved;
-        due.then(|| {
+        let every = self.lesson.spec().checkpoint_every;
+        (self.step / every > self.saved / every).then(|| {
             self.saved = self.step;
             self.checkpoint()
         })

@@ -7,15 +7,19 @@ use tracing::{info, warn};
 use super::{
     Group,
     lead::Lead,
-    share::{Means, Placement, Task},
+    place::{Costs, Load, Placement, choose},
+    share::{Means, Task},
 };
 use crate::{
     TrainError,
     pass::{self, Ask},
+    run::Run,
 };
 
 /// The group is waited for so long at a time; in between runs may be stopped.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// Ranks go on by themselves for so long, at most, before they hear of new subjects and of those that are to stop.
+const STRETCH: Duration = Duration::from_secs(2);
 
 /// Who measures a pack's samples.
 pub(crate) enum Crew {
@@ -32,6 +36,10 @@ pub(crate) struct Led {
     lead: Option<Lead>,
     /// Who was waited for when it was last told.
     missing: Vec<usize>,
+    /// Seconds of an announcement and a sum in this group.
+    exchange: f64,
+    /// For which subjects a placement was chosen, and which.
+    chosen: (Vec<Load>, Placement),
 }
 
 impl Crew {
@@ -39,7 +47,7 @@ impl Crew {
     pub(crate) fn new(group: Option<Group>) -> Self {
         match group {
             None => Self::Alone,
-            Some(group) => Self::Ranks(Box::new(Led { group, lead: None, missing: Vec::new() })),
+            Some(group) => Self::Ranks(Box::new(Led::new(group))),
         }
     }
 
@@ -68,6 +76,17 @@ impl Crew {
         {
             warn!(%error, "group lost while idle, it is formed again");
             led.lead = None;
+        }
+    }
+
+    /// Where every rank has subjects of its own, they go on with them for a while; `runs` are brought to where they stand then.
+    ///
+    /// # Errors
+    /// The group was lost.
+    pub(crate) fn stretch(&mut self, runs: &mut [&mut Run], positions: usize) -> Result<(), TrainError> {
+        match self {
+            Self::Alone => Ok(()),
+            Self::Ranks(led) => led.stretch(runs, positions),
         }
     }
 
@@ -103,15 +122,26 @@ impl Crew {
 }
 
 impl Led {
+    fn new(group: Group) -> Self {
+        let chosen = (Vec::new(), group.placement.unwrap_or(Placement::Split));
+        Self { group, lead: None, missing: Vec::new(), exchange: 0.0, chosen }
+    }
+
     fn stands(&mut self, positions: usize) -> bool {
         if self.lead.is_some() {
             return true;
         }
         match self.group.form(positions, PATIENCE) {
             Ok(end) => {
-                info!(ranks = end.size(), "ranks begin to follow");
                 self.missing.clear();
-                self.lead = Some(Lead::new(end));
+                let mut lead = Lead::new(end);
+                match lead.rehearse() {
+                    Ok(seconds) => {
+                        info!(ranks = lead.size(), exchange_ms = 1e3 * seconds, "ranks begin to follow");
+                        (self.exchange, self.lead) = (seconds, Some(lead));
+                    }
+                    Err(error) => warn!(%error, "group lost as soon as it stood, it is formed again"),
+                }
             }
             Err(missing) if missing != self.missing => {
                 info!(?missing, "group waits for ranks");
@@ -124,12 +154,41 @@ impl Led {
 
     fn measure(&mut self, asked: &[Ask<'_>], gradients: bool, positions: usize) -> Result<Means, TrainError> {
         let (Some(lead), false) = (&mut self.lead, asked.is_empty()) else { return Ok(Vec::new()) };
-        let measured = lead
-            .measure(asked, Task { gradients, placement: self.group.placement.unwrap_or(Placement::Split), positions });
-        if let Err(error) = &measured {
-            warn!(%error, "group lost, it is formed again");
-            self.lead = None;
-        }
-        measured
+        let measured = lead.measure(asked, Task { gradients, placement: self.chosen.1, positions });
+        measured.inspect_err(|error| self.lose(error))
+    }
+
+    fn stretch(&mut self, runs: &mut [&mut Run], positions: usize) -> Result<(), TrainError> {
+        self.place(runs);
+        let (Some(lead), Placement::Spread, false) = (&mut self.lead, self.chosen.1, runs.is_empty()) else {
+            return Ok(());
+        };
+        let moved = lead.stretch(runs, STRETCH.min(self.group.limit / 4), positions);
+        moved.inspect_err(|error| self.lose(error))
+    }
+
+    /// Chooses a placement for these subjects, unless it was just done.
+    fn place(&mut self, runs: &[&mut Run]) {
+        let load = |run: &&mut Run| {
+            let lesson = run.lesson();
+            Load { samples: lesson.spec().batch_size as usize, turn: lesson.turn() }
+        };
+        let loads: Vec<Load> = runs.iter().map(load).collect();
+        let Some(lead) = self.lead.as_ref().filter(|_| loads != self.chosen.0) else { return };
+        let (placement, why) = match self.group.placement {
+            Some(placement) => (placement, "as set".to_owned()),
+            None => {
+                let costs = Costs { curve: self.group.curve.clone(), exchange: self.exchange };
+                choose(&loads, lead.size(), &costs)
+            }
+        };
+        info!(?placement, why, subjects = loads.len(), ranks = lead.size(), "placement chosen");
+        self.chosen = (loads, placement);
+    }
+
+    fn lose(&mut self, error: &TrainError) {
+        warn!(%error, "group lost, it is formed again");
+        self.lead = None;
+        self.chosen.0.clear();
     }
 }

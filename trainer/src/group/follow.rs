@@ -12,8 +12,9 @@ use tonic::transport::Endpoint;
 use tracing::{info, warn};
 
 use super::{
-    share::{Placement, Task, measure},
-    wire,
+    place::Placement,
+    share::{Task, measure},
+    stretch, wire,
 };
 use crate::{
     Lesson, TrainError,
@@ -110,6 +111,11 @@ pub(super) fn obey(
                 lessons.insert(lesson.number, wire::lesson_of(lesson, model)?);
             }
             Announced::Measurement(measurement) => take_part(end, &mut lessons, measurement, positions)?,
+            Announced::Stretch(told) => {
+                let own = own_runs(told.runs, &lessons, end.rank(), end.size())?;
+                let limit = Duration::from_millis(told.limit_ms.into());
+                end.gather(stretch::go_on(own, limit, positions)?)?;
+            }
         }
     }
 }
@@ -125,12 +131,23 @@ fn take_part(
     if gradients {
         lessons.retain(|number, _| subjects.iter().any(|subject| subject.lesson == *number));
     }
-    let known = |subject: v1::SubjectAsk| {
-        let lesson = lessons.get(&subject.lesson);
-        let lesson = lesson.ok_or_else(|| wire::garbled(&format!("lesson {} is unknown", subject.lesson)))?;
-        Ok(wire::ask_of(subject, lesson))
-    };
-    let asked = subjects.into_iter().map(known).collect::<Result<Vec<_>, TrainError>>()?;
+    let ask = |subject: v1::SubjectAsk| find(lessons, subject.lesson).map(|lesson| wire::ask_of(subject, lesson));
+    let asked = subjects.into_iter().map(ask).collect::<Result<Vec<_>, _>>()?;
     measure(end, &asked, Task { gradients, placement, positions })?;
     Ok(())
+}
+
+/// Of all runs, those of `rank`.
+fn own_runs(
+    runs: Vec<v1::SubjectRun>,
+    lessons: &HashMap<u64, Lesson>,
+    rank: usize,
+    size: usize,
+) -> Result<Vec<(Lesson, Vec<u8>)>, TrainError> {
+    let own = runs.into_iter().skip(rank).step_by(size);
+    own.map(|run| Ok((find(lessons, run.lesson)?.clone(), run.checkpoint))).collect()
+}
+
+fn find(lessons: &HashMap<u64, Lesson>, number: u64) -> Result<&Lesson, TrainError> {
+    lessons.get(&number).ok_or_else(|| wire::garbled(&format!("lesson {number} is unknown")))
 }

@@ -1,16 +1,24 @@
 //! Rank 0 of a group that stands.
 
+use std::time::{Duration, Instant};
+
 use likeness_proto::v1::{self, announcement::Task as Announced};
 
 use super::{
-    share::{Means, Placement, Task, measure},
-    wire,
+    place::Placement,
+    share::{Means, Task, measure},
+    stretch, wire,
 };
 use crate::{
     Lesson, TrainError,
     collective::{Collective, CollectiveError},
     pass::Ask,
+    run::Run,
 };
+
+/// Exchanges that are timed, one by one; the first ones are not counted.
+const REHEARSALS: usize = 12;
+const COLD: usize = 4;
 
 /// What rank 0 knows of the others.
 pub(super) struct Lead {
@@ -28,6 +36,45 @@ impl Lead {
     /// Tells the others that they are still wanted.
     pub(super) fn idle(&mut self) -> Result<(), CollectiveError> {
         self.announce(Announced::Idle(v1::Nothing {}))
+    }
+
+    pub(super) fn size(&self) -> usize {
+        self.end.size()
+    }
+
+    /// Seconds of an announcement and a sum, without anything to measure: the least of some.
+    pub(super) fn rehearse(&mut self) -> Result<f64, TrainError> {
+        let nothing = Task { gradients: false, placement: Placement::Split, positions: 1 };
+        let mut seconds = Vec::new();
+        for _ in 0..REHEARSALS {
+            let began = Instant::now();
+            self.measure(&[], nothing)?;
+            seconds.push(began.elapsed().as_secs_f64());
+        }
+        Ok(seconds.into_iter().skip(COLD).fold(f64::INFINITY, f64::min))
+    }
+
+    /// Has every rank go on with its own of `runs` for so long.
+    pub(super) fn stretch(
+        &mut self,
+        runs: &mut [&mut Run],
+        limit: Duration,
+        positions: usize,
+    ) -> Result<(), TrainError> {
+        let mut all = Vec::new();
+        for run in runs.iter() {
+            all.push(v1::SubjectRun { lesson: self.teach(run.lesson())?, checkpoint: run.checkpoint().to_bytes()? });
+        }
+        let (rank, size) = (self.end.rank(), self.size());
+        let own = runs.iter().zip(&all).skip(rank).step_by(size);
+        let own = own.map(|(run, state)| (run.lesson().clone(), state.checkpoint.clone())).collect();
+        self.announce(Announced::Stretch(v1::Stretch { limit_ms: limit.as_millis() as u32, runs: all }))?;
+        let told = self.end.gather(stretch::go_on(own, limit, positions)?)?;
+        let moved = stretch::in_order(told, runs.len())?;
+        for (run, there) in runs.iter_mut().zip(moved) {
+            run.adopt(there)?;
+        }
+        Ok(())
     }
 
     /// Has all ranks measure `asked`.

@@ -3,7 +3,7 @@ use std::sync::LazyLock;
 
 use candle_core::Device;
 use likeness_diffusion::{NoiseKey, Purpose};
-use likeness_proto::{ModelFacts, Secret, TrainSpec, v1};
+use likeness_proto::{ModelFacts, Secret, TrainSpec, v1, v1::announcement::Task as Announced};
 use tokio::{net::TcpListener, runtime::Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
@@ -131,30 +131,38 @@ fn a_lost_group_says_so_and_forms_again() {
     runtime.spawn(serve(listener, group.assembly(), &token, CancellationToken::new()));
     let mut crew = Crew::new(Some(group));
     assert!(!crew.ready(POSITIONS), "rank 1 is missing");
-    let joined = |crew: &mut Crew| {
-        let (leader, token) = (leader.clone(), token.clone());
+    // Rank 1 joins in a thread of its own and does `act`.
+    let join = |act: fn(Remote)| {
+        let (leader, token, runtime) = (leader.clone(), token.clone(), runtime.handle().clone());
         let join = async move { Remote::join(leader, &token, &Terms::of(&MODEL, 2), 1, AMPLE).await.unwrap() };
-        let joining = runtime.spawn(join);
-        while !crew.ready(POSITIONS) {}
-        runtime.block_on(joining).unwrap()
+        thread::spawn(move || act(runtime.block_on(join)))
     };
     let lesson = lesson(1, 4, 1, 4);
     let asked = asks(std::slice::from_ref(&lesson), Batch::Step(0));
 
-    let mut dying = joined(&mut crew);
-    let dies = thread::spawn(move || {
-        for _ in ["the lesson", "the measurement"] {
-            dying.broadcast(&mut Vec::new()).unwrap();
-        }
-    });
+    let dies = join(die_before_a_sum);
+    while !crew.ready(POSITIONS) {}
     let lost = crew.gradients(&asked, POSITIONS).unwrap_err();
     dies.join().unwrap();
     assert!(matches!(lost, TrainError::PeerLost(_)), "{lost}");
     assert!(lost.to_string().contains("rank 0 waited in an all-reduce"), "{lost}");
 
-    let mut other = joined(&mut crew);
-    thread::spawn(move || follow::obey(&mut other, &MODEL, POSITIONS));
+    join(|mut end| drop(follow::obey(&mut end, &MODEL, POSITIONS)));
+    while !crew.ready(POSITIONS) {}
     let (_, gradient) = crew.gradients(&asked, POSITIONS).unwrap().swap_remove(0).unwrap();
     let (_, alone) = pass::gradients(&asked, POSITIONS).swap_remove(0).unwrap();
     assert!(apart(&gradient, &alone) < 1e-6);
+}
+
+/// Takes part until gradients are wanted.
+fn die_before_a_sum(mut end: Remote) {
+    loop {
+        let mut told = Vec::new();
+        end.broadcast(&mut told).unwrap();
+        match wire::announced(&told).unwrap() {
+            Announced::Measurement(v1::Measurement { gradients: true, .. }) => return,
+            Announced::Measurement(_) => end.all_reduce_sum(&mut [0.0]).unwrap(),
+            _ => {}
+        }
+    }
 }

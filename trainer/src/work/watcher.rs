@@ -1,6 +1,10 @@
 //! Tells the coordinator how a run goes, and the run when to stop.
 
-use std::{collections::VecDeque, ops::ControlFlow, time::Instant};
+use std::{
+    collections::VecDeque,
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use likeness_proto::{Evaluation, v1};
 use likeness_worker::Task;
@@ -8,16 +12,18 @@ use likeness_worker::Task;
 use super::saver::Inbox;
 use crate::{Checkpoint, Observer};
 
-/// Steps that the rate is measured over.
-const RATE_STEPS: usize = 20;
+/// Moments that the rate is measured over.
+const RATE_MOMENTS: usize = 20;
+/// Steps that are told within it were done one after the other elsewhere, and count as one moment.
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// Watches a run for a task.
 pub(crate) struct Watcher {
     task: Task,
     inbox: Inbox,
     step: u32,
-    /// When the newest steps were done.
-    done: VecDeque<Instant>,
+    /// How many steps were done when.
+    done: VecDeque<(u32, Instant)>,
 }
 
 impl Watcher {
@@ -34,7 +40,9 @@ impl Watcher {
     /// Steps a second over the newest steps; 0 before the second.
     fn rate(&self) -> f32 {
         match (self.done.front(), self.done.back()) {
-            (Some(first), Some(last)) if last > first => (self.done.len() - 1) as f32 / (*last - *first).as_secs_f32(),
+            (Some((from, first)), Some((to, last))) if last > first => {
+                (to - from) as f32 / (*last - *first).as_secs_f32()
+            }
             _ => 0.0,
         }
     }
@@ -50,8 +58,12 @@ impl Observer for Watcher {
 
     fn stepped(&mut self, step: u32, loss: f32) {
         self.step = step;
-        self.done.push_back(Instant::now());
-        if self.done.len() > RATE_STEPS {
+        let now = Instant::now();
+        match self.done.back_mut() {
+            Some((done, when)) if now.duration_since(*when) < MOMENT => *done = step,
+            _ => self.done.push_back((step, now)),
+        }
+        if self.done.len() > RATE_MOMENTS {
             self.done.pop_front();
         }
         self.report(vec![loss], Vec::new());

@@ -1,11 +1,15 @@
 //! One subject on several ranks: what it learns is what it learns on one, but for the rounding of a sum.
 
+use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::common::{MODEL, bits, resolve, subject_of, wire};
+use crate::common::{MODEL, Until, bits, resolve, small, subject, subject_of, wire};
 use likeness_proto::{Parameterization, v1};
-use likeness_trainer::{Entry, Group, Learned, Lesson, Packing, Placement, train, train_in_group};
+use likeness_trainer::{
+    Entry, Group, Learned, Lesson, Observer, Packing, Placement, Subject, TrainError, train, train_in_group,
+};
 
 const STEPS: u32 = 50;
 
@@ -61,4 +65,64 @@ fn the_same_ranks_give_the_same_bits_and_whole_subjects_those_of_one_rank() {
     let split = bits(&on(3, Placement::Split, &lesson));
     assert_eq!(bits(&on(3, Placement::Split, &lesson)), split);
     assert_eq!(bits(&on(2, Placement::Spread, &lesson)), alone);
+}
+
+/// Evaluated, and with a checkpoint, every two steps.
+fn short(subject: &Subject, steps: u32) -> Lesson {
+    let spec = v1::TrainSpec { max_steps: Some(steps), ..small(Parameterization::Direction, 1) };
+    Lesson::new(&MODEL, subject, &resolve(spec)).unwrap()
+}
+
+#[test]
+fn ranks_that_have_subjects_of_their_own_come_to_the_bits_of_one_rank_and_tell_all() {
+    let mut poisoned = subject("subject-04", 1, false);
+    poisoned.latents.upright = (poisoned.latents.upright * f64::NAN).unwrap();
+    let lessons = [
+        short(&subject("subject-01", 2, false), 5),
+        short(&poisoned, 4),
+        short(&subject("subject-02", 2, false), 8),
+        short(&subject("subject-03", 2, false), 3),
+    ];
+    let mut observers: [Until; 4] = Default::default();
+    let entries = lessons.iter().zip(&mut observers).map(|(lesson, observer)| Entry { lesson, from: None, observer });
+    let group = Group::new(vec![Arc::clone(&MODEL); 2], 0, Duration::from_secs(60), Some(Placement::Spread));
+    let packing = Packing { slots: NonZeroUsize::new(3).unwrap(), ..Packing::default() };
+    let ends = train_in_group(entries.collect::<Vec<_>>(), packing, group);
+
+    assert!(matches!(ends[1], Err(TrainError::Diverged { .. })), "the poisoned one fails, and alone");
+    for place in [0, 2, 3] {
+        let mut seen = Until::default();
+        let alone = train(&lessons[place], None, &mut seen).unwrap();
+        let told = &observers[place];
+        assert_eq!(bits(ends[place].as_ref().unwrap()), bits(&alone), "subject {place}");
+        assert_eq!((told.step, &told.evaluated), (seen.step, &seen.evaluated), "subject {place} was told of all");
+        assert!(told.checkpoints.len() <= seen.checkpoints.len(), "subject {place}: {:?}", told.checkpoints);
+    }
+}
+
+/// Stops as soon as a step was told.
+#[derive(Default)]
+struct Once(u32);
+
+impl Observer for Once {
+    fn proceed(&mut self) -> ControlFlow<()> {
+        if self.0 > 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn stepped(&mut self, step: u32, _loss: f32) {
+        self.0 = step;
+    }
+}
+
+#[test]
+fn a_subject_of_one_rank_can_be_stopped() {
+    let (lesson, mut observer) = (short(&subject("subject-01", 1, false), 10_000), Once::default());
+    let group = Group::new(vec![Arc::clone(&MODEL); 2], 0, Duration::from_secs(2), Some(Placement::Spread));
+    let only = [Entry { lesson: &lesson, from: None, observer: &mut observer }];
+    match train_in_group(only, Packing::default(), group).swap_remove(0) {
+        Err(TrainError::Interrupted(checkpoint)) => {
+            assert!((1..1000).contains(&checkpoint.step), "{}", checkpoint.step)
+        }
+        other => panic!("{other:?}"),
+    }
 }

@@ -1,0 +1,59 @@
+//! Subjects that are one rank's: it goes on with them for a while as if it were alone.
+
+use std::time::{Duration, Instant};
+
+use likeness_proto::v1;
+use prost::Message;
+
+use super::wire::garbled;
+use crate::{Checkpoint, Lesson, TrainError, pass, run::Run};
+
+/// Goes on with `own` subjects and gives back where they stand, as it travels. No step is begun after `limit`. A subject that fails stays
+/// where it was: a common step finds out why.
+pub(super) fn go_on(own: Vec<(Lesson, Vec<u8>)>, limit: Duration, positions: usize) -> Result<Vec<u8>, TrainError> {
+    let until = Instant::now() + limit;
+    let resume = |(lesson, state): (Lesson, Vec<u8>)| Run::quietly(lesson, Some(Checkpoint::from_bytes(&state)?));
+    let mut runs = own.into_iter().map(resume).collect::<Result<Vec<_>, TrainError>>()?;
+    let mut going: Vec<&mut Run> = runs.iter_mut().collect();
+    loop {
+        evaluate(&mut going, positions);
+        going.retain(|run| run.finished().is_none());
+        if going.is_empty() || Instant::now() >= until {
+            break;
+        }
+        learn(&mut going, positions);
+    }
+    let checkpoints = runs.iter().map(|run| run.checkpoint().to_bytes()).collect::<Result<_, _>>()?;
+    Ok(v1::Stretched { checkpoints }.encode_to_vec())
+}
+
+/// Where the subjects of each rank stand after a stretch, put into the order of all.
+pub(super) fn in_order(told: Vec<Vec<u8>>, subjects: usize) -> Result<Vec<Checkpoint>, TrainError> {
+    let decode = |bytes: Vec<u8>| v1::Stretched::decode(&bytes[..]).map(|told| told.checkpoints.into_iter());
+    let mut ranks = told.into_iter().map(decode).collect::<Result<Vec<_>, _>>().map_err(|error| garbled(&error))?;
+    let size = ranks.len();
+    let next = |place: usize| {
+        let state = ranks[place % size].next().ok_or_else(|| garbled(&"a subject is missing after a stretch"))?;
+        Ok(Checkpoint::from_bytes(&state)?)
+    };
+    (0..subjects).map(next).collect()
+}
+
+fn evaluate(going: &mut Vec<&mut Run>, positions: usize) {
+    let due = going.iter().filter(|run| run.evaluation_due());
+    let asked: Vec<_> = due.map(|run| run.evaluation()).collect();
+    let mut losses = pass::losses(&asked, positions).into_iter();
+    going.retain_mut(|run| {
+        let measured = run.evaluation_due().then(|| losses.next()).flatten();
+        measured.is_none_or(|loss| loss.map_err(TrainError::from).and_then(|loss| run.judge(loss)).is_ok())
+    });
+}
+
+fn learn(going: &mut Vec<&mut Run>, positions: usize) {
+    let asked: Vec<_> = going.iter().map(|run| run.training()).collect();
+    let mut measured = pass::gradients(&asked, positions).into_iter();
+    going.retain_mut(|run| {
+        let measured = measured.next().map(|measured| measured.map_err(TrainError::from));
+        measured.is_some_and(|measured| measured.and_then(|(loss, gradient)| run.apply(loss, &gradient)).is_ok())
+    });
+}
