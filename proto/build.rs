@@ -1,7 +1,7 @@
 //! Compiles the protos without protoc.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let protos = ["common", "avatars", "workers", "ranks"].map(|name| format!("likeness/v1/{name}.proto"));
+    let protos = ["common", "avatars", "workers", "ranks", "admin"].map(|name| format!("likeness/v1/{name}.proto"));
     println!("cargo:rerun-if-changed=likeness");
     let descriptors = protox::compile(protos, ["."])?;
     // Payloads of collective calls are passed on, not copied.

@@ -1,11 +1,13 @@
 //! The command line.
 
+mod admin;
 mod bench;
 mod job;
 
+pub use admin::{AdminCommand, KeyCommand, TenantCommand};
 pub use bench::{
-    Backend, BenchAllReduceArgs, BenchCommand, BenchPackArgs, BenchParityArgs, BenchRenderArgs, BenchTrainArgs,
-    MakeModelArgs,
+    Backend, BenchAllReduceArgs, BenchCommand, BenchCoordinatorArgs, BenchPackArgs, BenchParityArgs, BenchRenderArgs,
+    BenchTrainArgs, MakeModelArgs,
 };
 pub use job::{PhotosArgs, RenderArgs, SubmitArgs, TrainArgs};
 
@@ -154,6 +156,12 @@ pub enum Command {
         /// What to measure.
         #[command(subcommand)]
         command: BenchCommand,
+    },
+    /// Tenants and API keys, for administrators
+    Admin {
+        /// What to do.
+        #[command(subcommand)]
+        command: AdminCommand,
     },
     /// Show the settings in force and where each came from
     Config,

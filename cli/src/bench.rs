@@ -2,6 +2,7 @@
 //! JSON object of the peer's fields on standard output.
 
 mod all_reduce;
+pub(crate) mod coordinator;
 mod make_model;
 mod pack;
 mod parity;
@@ -32,6 +33,7 @@ pub fn command(context: &Context, command: &BenchCommand) -> Result<(), Failure>
         BenchCommand::AllReduce(args) => {
             all_reduce::measure(context, args)?.map_or(Ok(()), |view| Format::Json.print_line(&view))
         }
+        BenchCommand::Coordinator(_) => Err(Failure::unexpected("a coordinator is measured by `coordinator::command`")),
         BenchCommand::MakeModel(args) => Format::Json.print_line(&make_model::make(args)?),
     }
 }

@@ -1,5 +1,6 @@
 //! The client: calls that survive a server that goes away and comes back.
 
+mod admin;
 mod connect;
 mod download;
 mod links;

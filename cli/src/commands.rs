@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share.
 
+mod admin;
 mod doctor;
 mod embedding;
 mod fetch;
@@ -12,7 +13,7 @@ mod submit;
 pub use fetch::{Fetched, fetch_subject};
 pub(crate) use render::undrawn;
 
-use crate::args::{Cli, Command, EmbeddingCommand};
+use crate::args::{BenchCommand, Cli, Command, EmbeddingCommand};
 use crate::client::Client;
 use crate::exit::Failure;
 use crate::output::Format;
@@ -68,7 +69,11 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         }
         Command::Embedding { command: EmbeddingCommand::Inspect { file } } => embedding::inspect(context, &file),
         Command::Render(args) => render::command(context, &args),
+        Command::Bench { command: BenchCommand::Coordinator(args) } => {
+            bench::coordinator::command(context, &args).await
+        }
         Command::Bench { command } => bench::command(context, &command),
+        Command::Admin { command } => admin::command(context, command).await,
         Command::Config => meta::config(context),
         Command::Version => meta::version(context),
         Command::ExitCodes => meta::exit_codes(context),

@@ -152,6 +152,9 @@ impl Exit {
 
 fn refusal_meaning(code: ErrorCode) -> &'static str {
     match code {
+        ErrorCode::Forbidden => "the credential's role may not do this",
+        ErrorCode::UnknownTenant => "no such tenant",
+        ErrorCode::UnknownKey => "no such API key, or it is revoked or expired",
         ErrorCode::Unspecified => "the server gave an error without a code",
         ErrorCode::Internal => "a fault of the server",
         ErrorCode::InvalidArgument => "a value outside what is accepted",

@@ -6,10 +6,10 @@ use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::group::Node;
 use crate::packing::{self, Measuring, Ready};
-use crate::settings::Settings;
+use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
-use crate::{bucket, models, signals};
+use crate::{bucket, models, signals, tls};
 use likeness_coordinator::{CoordinatorError, Options, StoreAddress, Tokens};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Secret, TenantId};
@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::SetOnce;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Endpoint, Uri};
+use tonic::transport::Endpoint;
 
 /// The one tenant of a service with one token.
 const TENANT: &str = "local";
@@ -37,7 +37,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Worker {
     /// Where the coordinator listens.
-    pub server: Uri,
+    pub server: Endpoint,
     /// The access token.
     pub token: Secret,
     /// Its name, stable over restarts.
@@ -61,7 +61,7 @@ impl Worker {
     /// When the coordinator refuses it.
     pub async fn run(self, work: Arc<dyn Work>, shutdown: CancellationToken) -> Result<(), Failure> {
         let options = NodeOptions {
-            coordinator: Endpoint::from(self.server).tcp_nodelay(true),
+            coordinator: self.server.tcp_nodelay(true),
             token: self.token,
             name: self.name,
             models: vec![self.model],
@@ -84,14 +84,22 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let settings = &context.settings;
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
-    let listener = listen(settings.listen).await?;
+    let tls = tls::of_server(settings)?;
+    let listener = match tls {
+        Some(_) => bind(settings.listen).await?,
+        None => listen(settings.listen).await?,
+    };
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let bucket = bucket::Address::of(settings, state.dir())?.open()?;
     let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
     let token = settings.token.clone().map_or_else(|| state.token(), Ok)?;
-    let options = coordinator_options(store, bucket, &token, &Tuning::from(settings))?;
-    state.announce(address)?;
-    context.format.print(&format!("http://{address}"), |url| format!("the coordinator is up at {url}"))?;
+    let pepper = settings.pepper_file.as_deref().map_or_else(|| state.pepper(), read_token)?;
+    let scheme = if tls.is_some() { "https" } else { "http" };
+    let options = Options { tls, ..coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))? };
+    if scheme == "http" {
+        state.announce(address)?;
+    }
+    context.format.print(&format!("{scheme}://{address}"), |url| format!("the coordinator is up at {url}"))?;
     likeness_coordinator::run(listener, options, shutdown).await.map_err(Into::into)
 }
 
@@ -132,7 +140,7 @@ pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
 
 /// Where a worker works and as whom: looked at before its model is loaded, so that what is missing is told at once.
 struct Place {
-    server: Uri,
+    server: Endpoint,
     token: Secret,
     name: String,
     bucket: Arc<dyn ObjectStore>,
@@ -144,7 +152,7 @@ impl Place {
         let target = Target::from_settings(settings)?;
         let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
         Ok(Self {
-            server: target.uri()?,
+            server: target.endpoint()?,
             token: target.token()?,
             name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
             bucket: bucket.open()?.store,
@@ -164,12 +172,18 @@ pub(crate) fn coordinator_options(
     store: StoreAddress,
     bucket: Bucket,
     token: &Secret,
+    pepper: Secret,
     tuning: &Tuning,
 ) -> Result<Options, Failure> {
     let tenant: TenantId = TENANT.parse().map_err(Failure::unexpected)?;
     let tokens = Tokens::embedded(tenant, token);
     let Bucket { store: objects, links } = bucket;
-    Ok(Options { lease: tuning.lease, attempts: tuning.attempts, links, ..Options::new(store, objects, tokens) })
+    Ok(Options {
+        lease: tuning.lease,
+        attempts: tuning.attempts,
+        links,
+        ..Options::new(store, objects, tokens, pepper)
+    })
 }
 
 /// How a coordinator that was spawned ended.
@@ -195,7 +209,9 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
     if !address.ip().is_loopback() {
         return Err(Failure::new(
             Exit::Insecure,
-            format!("cannot listen on {address}: without TLS only this machine may call; listen on 127.0.0.1 or ::1"),
+            format!(
+                "cannot listen on {address}: without TLS only this machine may call; set tls_cert and tls_key, or listen on 127.0.0.1 or ::1"
+            ),
         ));
     }
     bind(address).await

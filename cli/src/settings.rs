@@ -54,6 +54,14 @@ pub struct Settings {
     /// Where the coordinator remembers; none: `likeness.db` in the state folder.
     #[serde(skip)]
     pub store: Option<StoreAddress>,
+    /// File with the secret that API keys are hashed under; none: `pepper` in the state folder.
+    pub pepper_file: Option<PathBuf>,
+    /// Certificates of the server, as PEM; with [`Settings::tls_key`] it speaks TLS.
+    pub tls_cert: Option<PathBuf>,
+    /// Private key of the first of them, as PEM.
+    pub tls_key: Option<PathBuf>,
+    /// Certificates that client and workers trust besides the system's, as PEM.
+    pub tls_ca: Option<PathBuf>,
     /// Bucket as a `file://` or `s3://` URL; none: `bucket` in the state folder.
     pub bucket: Option<String>,
     /// Where an S3 bucket is served; none: by AWS.

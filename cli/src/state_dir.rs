@@ -3,6 +3,7 @@
 //! | name | what |
 //! |---|---|
 //! | `token` | the access token, for its owner alone |
+//! | `pepper` | the secret that API keys are hashed under, for its owner alone |
 //! | `address` | where the server listens |
 //! | `lock` | held by the process that serves |
 //! | `likeness.db` | the store |
@@ -133,11 +134,15 @@ impl LockedState {
     /// # Errors
     /// [`Exit::Token`] when it cannot be read, [`Exit::DiskFull`] or [`Exit::Output`] when it cannot be made.
     pub fn token(&self) -> Result<Secret, Failure> {
-        let path = self.dir.token_file();
-        if !path.exists() {
-            make_token(&path).map_err(|error| files::cannot_write(&path, &error))?;
-        }
-        read_token(&path)
+        secret(&self.dir.token_file())
+    }
+
+    /// The secret that API keys are hashed under; made and kept as the token is.
+    ///
+    /// # Errors
+    /// As [`Self::token`].
+    pub fn pepper(&self) -> Result<Secret, Failure> {
+        secret(&self.dir.0.join("pepper"))
     }
 
     /// Tells clients where the server listens.
@@ -147,6 +152,14 @@ impl LockedState {
     pub fn announce(&self, address: SocketAddr) -> Result<(), Failure> {
         files::write(&self.dir.0.join("address"), format!("{address}\n").as_bytes())
     }
+}
+
+/// The secret in a file; made if it is not there.
+fn secret(path: &Path) -> Result<Secret, Failure> {
+    if !path.exists() {
+        make_token(path).map_err(|error| files::cannot_write(path, &error))?;
+    }
+    read_token(path)
 }
 
 /// Writes 256 random bits: to a file beside `path` first, so that `path` is never half a token.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Uri;
+use tonic::transport::Endpoint;
 use tracing::info;
 
 /// What a whole service is made of.
@@ -69,8 +69,8 @@ pub async fn serve(
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     up.bucket.remove_unfinished()?; // the locked state says that nobody else writes
     let (token, bucket) = (up.state.token()?, up.bucket.open()?);
-    let options = roles::coordinator_options(up.store, bucket.clone(), &token, &up.tuning)?;
-    let server: Uri = format!("http://{address}").parse().map_err(Failure::unexpected)?;
+    let options = roles::coordinator_options(up.store, bucket.clone(), &token, up.state.pepper()?, &up.tuning)?;
+    let server = Endpoint::from_shared(format!("http://{address}")).map_err(Failure::unexpected)?;
     let Ready { model, plan, .. } = up.ready;
     let held = models::on_the_wire(&model)?;
     let registered: [Arc<SetOnce<()>>; 2] = Default::default();

@@ -88,6 +88,16 @@ impl Bucket {
         Ok(bytes.map_err(move |error| failed("read", &name, &error)).boxed())
     }
 
+    /// Everything there is.
+    pub(crate) fn list_all(&self) -> BoxStream<'static, Result<Listed, Refusal>> {
+        let listed = self.store.list(Some(&Path::from("v1"))).map_err(|error| failed("list", "all", &error));
+        let keyed = listed.try_filter_map(async |meta| {
+            let key = meta.location.as_ref().parse().ok();
+            Ok(key.map(|key| Listed { key, size: meta.size }))
+        });
+        keyed.boxed()
+    }
+
     /// Everything under a prefix. Names that are no keys of ours are left out: nothing of ours wrote them.
     pub(crate) async fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>, Refusal> {
         let path = Path::from(prefix.as_str().trim_end_matches('/'));

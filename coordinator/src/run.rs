@@ -4,25 +4,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use likeness_proto::v1::admin_server::AdminServer;
 use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
-use likeness_proto::{ModelDigest, Refusal};
+use likeness_proto::{ModelDigest, Refusal, Secret};
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use tokio::net::TcpListener;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::Server;
+use tonic::transport::{Server, ServerTlsConfig};
+use uuid::Uuid;
 
-use crate::access::{FleetDoor, FrontDoor, Tokens};
+use crate::access::{Gate, Guard, Pepper, Tokens};
 use crate::bucket::Bucket;
-use crate::service::{FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
+use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep};
-use crate::sweep;
+use crate::sweep::{self, Turn};
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
@@ -33,8 +34,12 @@ pub struct Options {
     pub bucket: Arc<dyn ObjectStore>,
     /// Signs links to objects there; `None`: people download through the coordinator.
     pub links: Option<Arc<dyn Signer>>,
-    /// Who may call.
+    /// Who may call without an API key.
     pub tokens: Tokens,
+    /// The secret that API keys are hashed under: the same for all coordinators of a store.
+    pub pepper: Secret,
+    /// How callers are spoken to; `None`: in the clear.
+    pub tls: Option<ServerTlsConfig>,
     /// A lease lives this long after each renewal.
     pub lease: Duration,
     /// Tries of a task without getting further, after which its subject fails.
@@ -47,9 +52,20 @@ pub struct Options {
 
 impl Options {
     /// The usual settings: leases of 15 s, 3 attempts, 5 s to drain.
-    pub fn new(store: StoreAddress, bucket: Arc<dyn ObjectStore>, tokens: Tokens) -> Self {
+    pub fn new(store: StoreAddress, bucket: Arc<dyn ObjectStore>, tokens: Tokens, pepper: Secret) -> Self {
         let (lease, drain_grace) = (Duration::from_secs(15), Duration::from_secs(5));
-        Self { store, bucket, links: None, tokens, lease, attempts: 3, base_model: None, drain_grace }
+        Self {
+            store,
+            bucket,
+            links: None,
+            tokens,
+            pepper,
+            tls: None,
+            lease,
+            attempts: 3,
+            base_model: None,
+            drain_grace,
+        }
     }
 }
 
@@ -106,12 +122,18 @@ async fn live_on<S: Store>(
     bucket.probe().await?;
     // Whatever the last run left half erased goes before anybody can ask for it.
     store.expire().await.map_err(Refusal::from)?;
-    sweep::owed(&store, &bucket, Sweep::All).await?;
+    for tenant in options.tokens.tenants() {
+        store.create_tenant(tenant, 0).await.map_err(Refusal::from)?;
+    }
+    let own = Uuid::new_v4();
+    if (Turn { store: &store, own, shutdown: &shutdown }).goes_on().await? {
+        sweep::owed(&store, &bucket, Sweep::All).await?;
+    }
 
     let stop = shutdown.child_token();
     let shared = Shared::new(store, bucket, stop.clone());
     let expiry = tokio::spawn(expire(Arc::clone(&shared)));
-    let janitor = tokio::spawn(tidy(Arc::clone(&shared)));
+    let janitor = tokio::spawn(tidy(Arc::clone(&shared), own));
     let served = serve(listener, &options, Arc::clone(&shared)).await;
 
     stop.cancel();
@@ -135,15 +157,22 @@ async fn serve<S: Store>(
     let avatars = AvatarsServer::new(FrontDesk(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let workers = WorkersServer::new(FleetDesk(shared))
+    let workers = WorkersServer::new(FleetDesk(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let server = Server::builder()
+    let (tokens, pepper) = (options.tokens.clone(), Pepper::new(options.pepper.clone()));
+    let gate = Arc::new(Gate { tokens, pepper, shared });
+    let mut server = Server::builder();
+    if let Some(tls) = &options.tls {
+        server = server.tls_config(tls.clone())?;
+    }
+    let server = server
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))
         .tcp_nodelay(true)
-        .add_service(InterceptedService::new(avatars, FrontDoor(options.tokens.clone())))
-        .add_service(InterceptedService::new(workers, FleetDoor(options.tokens.clone())))
+        .add_service(Guard::new(&gate, avatars))
+        .add_service(Guard::new(&gate, workers))
+        .add_service(Guard::new(&gate, AdminServer::new(AdminDesk(Arc::clone(&gate)))))
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
     let deadline = async {
         stop.cancelled().await;
@@ -174,18 +203,37 @@ async fn expire<S: Store>(shared: Arc<Shared<S>>) {
     }
 }
 
-/// Does the sweeps that are owed.
-async fn tidy<S: Store>(shared: Arc<Shared<S>>) {
+/// Does the sweeps that are owed, and now and then looks for garbage, while it is this coordinator's turn.
+async fn tidy<S: Store>(shared: Arc<Shared<S>>, own: Uuid) {
     const PERIOD: Duration = Duration::from_secs(5);
+    /// The whole bucket is listed for it.
+    const COLLECT: Duration = Duration::from_secs(15 * 60);
     let mut ticks = interval(PERIOD);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut collected = Instant::now();
     loop {
         tokio::select! {
             _tick = ticks.tick() => {}
             () = shared.shutdown.cancelled() => return,
         }
-        if let Err(error) = sweep::owed(&shared.store, &shared.bucket, Sweep::Due).await {
-            tracing::error!(%error, "owed sweeps not done, will be tried again");
+        let is_due = collected.elapsed() >= COLLECT;
+        match upkeep(&shared, own, is_due).await {
+            Ok(()) if is_due => collected = Instant::now(),
+            Ok(()) => {}
+            Err(error) => tracing::error!(%error, "upkeep not done, will be tried again"),
         }
     }
+}
+
+async fn upkeep<S: Store>(shared: &Shared<S>, own: Uuid, collects: bool) -> Result<(), Refusal> {
+    let turn = Turn { store: &shared.store, own, shutdown: &shared.shutdown };
+    if !turn.goes_on().await? {
+        return Ok(());
+    }
+    sweep::owed(&shared.store, &shared.bucket, Sweep::Due).await?;
+    if collects {
+        let gone = sweep::collect(&turn, &shared.bucket).await?;
+        tracing::info!(objects = gone, "garbage collected");
+    }
+    Ok(())
 }

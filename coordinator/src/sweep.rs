@@ -1,10 +1,14 @@
 //! Sweeping the bucket: of a subject that was forgotten, and of what uploads left behind that never ended well.
 
+mod collect;
+
 use likeness_proto::v1::ForgetReceipt;
 use likeness_proto::{ObjectKind, Refusal, SubjectName, TenantId, kind_of, subject_prefix};
 
 use crate::bucket::{Bucket, Listed};
 use crate::store::{Erasure, Store, Sweep};
+
+pub(crate) use collect::{Turn, collect};
 
 /// Forgets a subject and says what was erased. When the bucket fails meanwhile, the sweep stays owed.
 pub(crate) async fn forget<S: Store>(

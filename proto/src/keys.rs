@@ -56,6 +56,11 @@ impl ObjectKey {
         self.belongs_to(tenant) && self.segment(2) == subject.as_str()
     }
 
+    /// Whose it is.
+    pub fn owners(&self) -> Option<(TenantId, SubjectName)> {
+        owners(&self.0)
+    }
+
     /// The last segment.
     pub fn file_name(&self) -> &str {
         self.0.rsplit('/').next().unwrap_or_default()
@@ -164,6 +169,12 @@ pub fn kind_of(key: &ObjectKey) -> ObjectKind {
     }
 }
 
+/// The lease under whose prefix the object lies; `None` for a photo.
+pub fn lease_of(key: &ObjectKey) -> Option<LeaseId> {
+    let fence = key.segment(5).parse().ok()?;
+    LeaseId::decode(key.segment(4), fence).ok()
+}
+
 /// Under this lies all of a subject.
 pub fn subject_prefix(tenant: &TenantId, subject: &SubjectName) -> Prefix {
     Prefix(format!("{ROOT}/{tenant}/{subject}/"))
@@ -226,6 +237,8 @@ mod tests {
             assert_eq!(kind_of(&key), kind, "{key}");
             assert!(subject_prefix(&tenant(), &anna()).contains(&key));
             assert!(key.is_of(&tenant(), &anna()));
+            assert_eq!(key.owners(), Some((tenant(), anna())));
+            assert_eq!(lease_of(&key).map(|lease| lease.fence.get()), (kind != ObjectKind::Photo).then_some(3));
         }
     }
 

@@ -75,6 +75,20 @@ macro_rules! wire_enum {
 }
 
 wire_enum! {
+    /// What a credential may be used for.
+    Role, "role" {
+        /// Looks at what a tenant has, and downloads it.
+        Viewer = "viewer",
+        /// A viewer who may also put, submit, cancel and forget.
+        Member = "member",
+        /// A trainer or sampler.
+        Worker = "worker",
+        /// Makes tenants and keys.
+        Admin = "admin",
+    }
+}
+
+wire_enum! {
     /// What kind of work a task is.
     TaskKind, "task kind" {
         /// Learn a subject's embedding.

@@ -30,10 +30,10 @@ pub use fleet::{
 pub use grant::{AssembleWork, Assignment, Grant, RenderWork, Shot, TrainWork};
 pub use ids::{Fence, IdError, Incarnation, JobId, LeaseId, ModelDigest, SubjectName, TaskId, TenantId};
 pub use keys::{
-    CONTACT_SHEET_NAME, EMBEDDING_NAME, ObjectKey, ObjectKind, Prefix, avatar_name, checkpoint_name, kind_of,
+    CONTACT_SHEET_NAME, EMBEDDING_NAME, ObjectKey, ObjectKind, Prefix, avatar_name, checkpoint_name, kind_of, lease_of,
     output_prefix, photo_key, subject_prefix,
 };
-pub use kinds::{Capacity, Parameterization, Scheduler, StopReason, TaskKind, Templates, UnknownName, Verdict};
+pub use kinds::{Capacity, Parameterization, Role, Scheduler, StopReason, TaskKind, Templates, UnknownName, Verdict};
 pub use object::{Avatar, Checkpoint, ObjectRef, Photo, Sha256};
 pub use refusal::{NoDetail, Refusal};
 pub use secret::{Bearer, Secret, SecretError};

@@ -58,9 +58,13 @@ fn grpc_code(code: ErrorCode) -> Code {
         | ErrorCode::VersionMismatch
         | ErrorCode::Diverged
         | ErrorCode::SubjectForgotten => Code::FailedPrecondition,
-        ErrorCode::UnknownJob | ErrorCode::UnknownSubject | ErrorCode::UnknownObject | ErrorCode::UnknownWorker => {
-            Code::NotFound
-        }
+        ErrorCode::UnknownJob
+        | ErrorCode::UnknownSubject
+        | ErrorCode::UnknownObject
+        | ErrorCode::UnknownWorker
+        | ErrorCode::UnknownTenant
+        | ErrorCode::UnknownKey => Code::NotFound,
+        ErrorCode::Forbidden => Code::PermissionDenied,
         ErrorCode::IdempotencyConflict => Code::AlreadyExists,
         ErrorCode::StaleFence => Code::Aborted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
@@ -74,7 +78,8 @@ fn grpc_code(code: ErrorCode) -> Code {
 fn error_code(code: Code) -> ErrorCode {
     match code {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => ErrorCode::Unavailable,
-        Code::Unauthenticated | Code::PermissionDenied => ErrorCode::Unauthenticated,
+        Code::Unauthenticated => ErrorCode::Unauthenticated,
+        Code::PermissionDenied => ErrorCode::Forbidden,
         Code::InvalidArgument | Code::OutOfRange => ErrorCode::InvalidArgument,
         Code::Unimplemented => ErrorCode::VersionMismatch,
         Code::Ok

@@ -67,8 +67,10 @@ fn a_job_goes_from_photos_to_avatars_over_two_coordinators_and_workers_of_their_
     let got = Command::new("curl").args(["-fsS", &link.url]).output().unwrap();
     assert!(got.status.success(), "{}", String::from_utf8_lossy(&got.stderr));
     assert_eq!(Sha256::of(&got.stdout).to_string(), sha256);
-    let forged =
-        Command::new("curl").args(["-fsS", &link.url.replace(key, &key.replace("/render/", "/train/"))]).output().unwrap();
+    let forged = Command::new("curl")
+        .args(["-fsS", &link.url.replace(key, &key.replace("/render/", "/train/"))])
+        .output()
+        .unwrap();
     assert!(!forged.status.success(), "a link opens one object");
 }
 

@@ -21,6 +21,8 @@ pub enum BenchCommand {
     Parity(BenchParityArgs),
     /// Measure what adding up over ranks takes
     AllReduce(BenchAllReduceArgs),
+    /// Measure a coordinator: jobs that are submitted, trainings that are leased, renewed and completed
+    Coordinator(BenchCoordinatorArgs),
     /// Write a model of a known architecture with seeded random weights, to measure without a download
     MakeModel(MakeModelArgs),
 }
@@ -66,6 +68,26 @@ pub struct BenchTrainArgs {
     /// Seed of photos, noise and timesteps
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub seed: u64,
+}
+
+/// Arguments of `bench coordinator`.
+#[derive(Debug, Args)]
+pub struct BenchCoordinatorArgs {
+    /// Where it remembers, sqlite:FILE or postgres://…, empty yet [default: a file in a temporary folder]
+    #[arg(long, value_name = "URL")]
+    pub store: Option<String>,
+    /// Trainings in the queue when it begins
+    #[arg(long, value_name = "N", default_value_t = 1_000)]
+    pub queued: usize,
+    /// Workers that lease, renew and complete, each one training at a time
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    pub workers: usize,
+    /// Clients that submit meanwhile, each four jobs a second
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub clients: usize,
+    /// How long
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    pub seconds: u64,
 }
 
 /// Arguments of `bench render`.

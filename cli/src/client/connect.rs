@@ -3,12 +3,14 @@
 use crate::exit::{Exit, Failure};
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
+use crate::tls;
+use likeness_proto::v1::admin_client::AdminClient;
 use likeness_proto::v1::avatars_client::AvatarsClient;
 use likeness_proto::{Bearer, Secret};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -17,6 +19,8 @@ const MAX_MESSAGE: usize = 64 << 20;
 
 /// The generated client with the access token on every call.
 pub(super) type Stub = AvatarsClient<InterceptedService<Channel, Bearer>>;
+/// The same of administrators.
+pub(super) type Admin = AdminClient<InterceptedService<Channel, Bearer>>;
 
 /// A server and the credential for it. What is not given is looked up in the state folder at every connection, so that
 /// a server may come back elsewhere.
@@ -25,6 +29,8 @@ pub struct Target {
     server: Option<Uri>,
     token: Option<Secret>,
     state: StateDir,
+    /// Whom to trust besides those that the system trusts.
+    authority: Option<Certificate>,
 }
 
 impl Target {
@@ -34,28 +40,53 @@ impl Target {
     /// [`Exit::Unexpected`] when the address makes no URL, which no address does.
     pub fn at(address: SocketAddr, token: Secret) -> Result<Self, Failure> {
         let server = format!("http://{address}").parse().map_err(Failure::unexpected)?;
-        Ok(Self { server: Some(server), token: Some(token), state: StateDir::at("") })
+        Ok(Self { server: Some(server), token: Some(token), state: StateDir::at(""), authority: None })
     }
 
     /// The server that the settings name, or the one of the state folder.
     ///
     /// # Errors
-    /// [`Exit::Setting`] for a server that is no `http://` URL, [`Exit::Insecure`] for one off this machine.
+    /// [`Exit::Setting`] for a server that is no URL or an authority that cannot be read, [`Exit::Insecure`] for a server off this
+    /// machine without TLS.
     pub fn from_settings(settings: &Settings) -> Result<Self, Failure> {
         let server = settings.server.as_deref().map(server_uri).transpose()?;
-        Ok(Self { server, token: settings.token.clone(), state: StateDir::at(&settings.state) })
+        let authority =
+            settings.tls_ca.as_deref().map(|path| tls::pem("tls_ca", path).map(Certificate::from_pem)).transpose()?;
+        Ok(Self { server, token: settings.token.clone(), state: StateDir::at(&settings.state), authority })
     }
 
     /// A client that connects with its first call.
     pub(super) fn connect(&self) -> Result<Stub, Failure> {
         let bearer = Bearer::new(&self.token()?);
-        let channel = Endpoint::from(self.uri()?)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .tcp_nodelay(true)
-            .connect_lazy();
-        Ok(AvatarsClient::with_interceptor(channel, bearer).max_decoding_message_size(MAX_MESSAGE))
+        Ok(AvatarsClient::with_interceptor(self.channel()?, bearer).max_decoding_message_size(MAX_MESSAGE))
+    }
+
+    /// An administrator's client that connects with its first call.
+    pub(super) fn administer(&self) -> Result<Admin, Failure> {
+        let bearer = Bearer::new(&self.token()?);
+        Ok(AdminClient::with_interceptor(self.channel()?, bearer))
+    }
+
+    fn channel(&self) -> Result<Channel, Failure> {
+        let endpoint = self.endpoint()?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
+        Ok(endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).connect_lazy())
+    }
+
+    /// Where to connect, and whom to trust there.
+    ///
+    /// # Errors
+    /// As [`Target::uri`], and [`Exit::Setting`] when the authority is none.
+    pub fn endpoint(&self) -> Result<Endpoint, Failure> {
+        let uri = self.uri()?;
+        let is_tls = uri.scheme_str() == Some("https");
+        let endpoint = Endpoint::from(uri);
+        if !is_tls {
+            return Ok(endpoint);
+        }
+        let trusted = ClientTlsConfig::new().with_native_roots().ca_certificates(self.authority.clone());
+        endpoint
+            .tls_config(trusted)
+            .map_err(|error| Failure::new(Exit::Setting, format!("tls_ca is no certificate: {error}")))
     }
 
     /// The server's URL.
@@ -92,19 +123,31 @@ impl Target {
 /// Reads a server's URL.
 ///
 /// # Errors
-/// [`Exit::Setting`] for what is no `http://` URL, [`Exit::Insecure`] for a host off this machine: the token would travel
-/// in the clear.
+/// [`Exit::Setting`] for what is no URL, [`Exit::Insecure`] for a host off this machine without TLS: the token would travel in the
+/// clear.
 pub(crate) fn server_uri(text: &str) -> Result<Uri, Failure> {
-    let refuse = || Failure::new(Exit::Setting, format!("the server `{text}` is not accepted; http://HOST:PORT is"));
+    let refuse = || {
+        Failure::new(
+            Exit::Setting,
+            format!("the server `{text}` is not accepted; https://HOST:PORT is, or http:// on this machine"),
+        )
+    };
     let uri: Uri = text.parse().map_err(|_| refuse())?;
-    let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(refuse)?;
+    let host = uri.host().ok_or_else(refuse)?;
+    match uri.scheme_str() {
+        Some("https") => return Ok(uri),
+        Some("http") => {}
+        _ => return Err(refuse()),
+    }
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>();
     if host == "localhost" || address.is_ok_and(|address| address.is_loopback()) {
         return Ok(uri);
     }
     Err(Failure::new(
         Exit::Insecure,
-        format!("the server {text} is not on this machine, and without TLS the token would travel in the clear"),
+        format!(
+            "the server {text} is not on this machine, and without TLS the token would travel in the clear; use https://"
+        ),
     ))
 }
 
@@ -113,12 +156,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_http_on_this_machine_is_a_server() {
+    fn off_this_machine_only_tls_is_a_server() {
         for url in ["http://127.0.0.1:7431", "http://localhost:1", "http://[::1]:7431"] {
             server_uri(url).unwrap();
         }
         assert_eq!(server_uri("http://example.org:7431").unwrap_err().exit, Exit::Insecure);
-        for url in ["127.0.0.1:7431", "https://127.0.0.1:7431", "http://", "ftp://127.0.0.1"] {
+        server_uri("https://example.org:7431").unwrap();
+        for url in ["127.0.0.1:7431", "http://", "https://", "ftp://127.0.0.1"] {
             assert_eq!(server_uri(url).unwrap_err().exit, Exit::Setting, "{url}");
         }
     }
@@ -126,7 +170,7 @@ mod tests {
     #[test]
     fn a_state_folder_that_never_served_says_how_to_start() {
         let home = tempfile::tempdir().unwrap();
-        let target = Target { server: None, token: None, state: StateDir::at(home.path()) };
+        let target = Target { server: None, token: None, state: StateDir::at(home.path()), authority: None };
         let failure = target.connect().unwrap_err();
         assert!(failure.exit == Exit::Unreachable && failure.message.contains("likeness up"), "{failure}");
     }
@@ -135,7 +179,7 @@ mod tests {
     async fn a_server_that_comes_back_elsewhere_is_found() {
         let home = tempfile::tempdir().unwrap();
         let state = StateDir::at(home.path()).lock().unwrap();
-        let target = Target { server: None, token: None, state: state.dir().clone() };
+        let target = Target { server: None, token: None, state: state.dir().clone(), authority: None };
         state.announce("127.0.0.1:1".parse().unwrap()).unwrap();
         assert_eq!(target.uri().unwrap(), "http://127.0.0.1:1");
         state.announce("127.0.0.1:2".parse().unwrap()).unwrap();

@@ -44,12 +44,24 @@ pub const KEYS: &[Key] = &[
         None,
         "MiB that a process which trains may take; default: three quarters of what is free when it starts",
     ),
-    key("listen", Some(DEFAULT_LISTEN), "address the server listens on, on this machine"),
+    key("listen", Some(DEFAULT_LISTEN), "address the server listens on; without TLS on this machine alone"),
     key(
         "store",
         None,
         "where the coordinator remembers, sqlite:FILE or postgres://USER@HOST/DATABASE; default: likeness.db in the state folder",
     ),
+    key(
+        "pepper_file",
+        None,
+        "file with the secret that API keys are hashed under; default: `pepper` in the state folder",
+    ),
+    key(
+        "tls_cert",
+        None,
+        "certificates of the coordinator, PEM; with tls_key it speaks TLS and may listen off this machine",
+    ),
+    key("tls_key", None, "private key of the coordinator, PEM"),
+    key("tls_ca", None, "certificates that client and workers trust besides the system's, PEM"),
     key(
         "bucket",
         None,

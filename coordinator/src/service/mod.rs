@@ -1,5 +1,6 @@
 //! The gRPC services: decode, ask the store, encode.
 
+mod admin;
 mod avatars;
 mod download;
 mod upload;
@@ -9,6 +10,7 @@ mod workers;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use admin::AdminDesk;
 pub(crate) use avatars::FrontDesk;
 pub(crate) use workers::FleetDesk;
 

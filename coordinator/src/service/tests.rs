@@ -1,6 +1,7 @@
 //! The whole coordinator over real gRPC on loopback, with an in-memory bucket.
 
 mod served;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,7 +116,8 @@ async fn a_photo_must_have_the_length_announced() {
     header.size += 1;
     let status = served.people().put_subject(futures::stream::iter(short)).await.unwrap_err();
     assert!(status.message().contains("a.png"), "{status}");
-    let mut huge = parts("ada", &[("a.png", png(8, 8))]);
+    // Another one: what the first left behind may be being swept.
+    let mut huge = parts("bob", &[("a.png", png(8, 8))]);
     let Some(Part::Photo(header)) = &mut huge[1].part else { panic!("the photo's header comes second") };
     header.size = (64 << 20) + 1;
     let status = served.people().put_subject(futures::stream::iter(huge)).await.unwrap_err();
@@ -282,7 +284,12 @@ async fn a_bucket_that_cannot_be_written_to_is_told_at_once() {
     std::fs::remove_dir(&place).unwrap();
     std::fs::write(&place, "in the way").unwrap();
     let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
-    let options = Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), Arc::new(bucket), tokens);
+    let options = Options::new(
+        StoreAddress::Sqlite(folder.path().join("likeness.db")),
+        Arc::new(bucket),
+        tokens,
+        secret("pepper"),
+    );
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let error = run(listener, options, CancellationToken::new()).await.unwrap_err();
     let CoordinatorError::Refused(refusal) = &error else { panic!("{error}") };

@@ -1,10 +1,12 @@
 //! What every engine must do, in clauses. [`contract!`] turns an [`Engine`] into its tests.
 
+mod garbage;
 mod jobs;
 mod leases;
 mod subjects;
 mod training;
 
+pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
 pub(crate) use subjects::*;
@@ -21,7 +23,7 @@ use likeness_proto::{
     avatar_name, checkpoint_name, photo_key,
 };
 
-use super::{Policy, Store, StoreError, Sweep, UPLOAD_LIMIT};
+use super::{Policy, SWEEP_LIMIT, Store, StoreError, Sweep, UPLOAD_LIMIT};
 use crate::clock::ManualClock;
 
 /// Opens stores on one place; opened again, a store remembers.
@@ -323,6 +325,12 @@ macro_rules! contract {
             workers_that_claim_at_once_never_get_the_same_task,
             changes_are_told_and_revisions_grow,
             jobs_are_listed_newest_first,
+            outputs_of_lost_leases_and_ended_tasks_are_garbage_and_nothing_else,
+            photos_that_nobody_committed_are_garbage_unless_an_upload_goes_on,
+            whatever_happens_garbage_goes_and_nothing_else,
+            a_tenant_that_keeps_nothing_for_long_has_old_subjects_forgotten,
+            a_turn_is_one_holders_until_it_ends,
+            a_sweep_is_one_coordinators_at_a_time,
         }
     };
 }

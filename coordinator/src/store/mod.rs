@@ -19,8 +19,10 @@ use std::time::Duration;
 use likeness_proto::v1;
 use likeness_proto::{
     Completion, Consent, ErrorCode, Failure, JobId, LeaseAsk, LeaseId, ModelDigest, ObjectKey, ObjectRef, Photo,
-    Prefix, Refusal, Registration, Release, Renewals, SubjectName, Submission, TenantId, Verdict,
+    Prefix, Refusal, Registration, Release, Renewals, Role, SubjectName, Submission, TenantId, Verdict,
 };
+
+use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
@@ -37,6 +39,9 @@ pub(crate) struct Policy {
     /// The base model of jobs that name none; `None`: the only one that the fleet holds.
     pub(crate) base_model: Option<ModelDigest>,
 }
+
+/// A sweep may take this long before another coordinator begins it again.
+pub(crate) const SWEEP_LIMIT: Duration = Duration::from_secs(60);
 
 /// An upload may take this long.
 pub(crate) const UPLOAD_LIMIT: Duration = Duration::from_secs(30 * 60);
@@ -66,6 +71,39 @@ pub(crate) struct Forgotten {
     /// Jobs that lost the subject.
     pub(crate) jobs: Vec<String>,
     pub(crate) erasure: Erasure,
+}
+
+/// A customer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tenant {
+    pub(crate) id: TenantId,
+    pub(crate) created_at: Timestamp,
+    /// Days after which a subject that no job goes on with is forgotten; 0: never.
+    pub(crate) retention_days: u32,
+}
+
+/// An API key as it is remembered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Key {
+    pub(crate) prefix: String,
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) role: Role,
+    /// Of the whole key, under the pepper.
+    pub(crate) hash: [u8; 32],
+    pub(crate) created_at: Timestamp,
+    pub(crate) expires_at: Option<Timestamp>,
+    pub(crate) revoked_at: Option<Timestamp>,
+}
+
+/// An API key to be remembered.
+#[derive(Clone, Debug)]
+pub(crate) struct NewKey {
+    pub(crate) prefix: String,
+    pub(crate) hash: [u8; 32],
+    pub(crate) tenant: Option<TenantId>,
+    pub(crate) role: Role,
+    /// `None`: it does not expire.
+    pub(crate) life: Option<Duration>,
 }
 
 /// Which sweeps.
@@ -112,11 +150,11 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Removes all that is known of a subject, cancels its work, and owes its erasure, now and again later, when no
     /// worker can be writing any more.
     fn forget(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Forgotten>;
-    /// The sweeps that are owed, locked where no upload goes on.
+    /// The sweeps that are owed and that nobody is at, locked where no upload goes on. They are the caller's for [`SWEEP_LIMIT`].
     fn owed(&self, sweep: Sweep) -> impl Answer<Vec<Erasure>>;
     /// Which of the keys, listed under the erasure's prefix, belong to nothing that is known.
     fn unknown(&self, erasure: &Erasure, keys: Vec<ObjectKey>) -> impl Answer<Vec<ObjectKey>>;
-    /// Ends a sweep; one that is not yet due stays owed.
+    /// Ends a sweep; one that is not yet due, or could not touch photos, stays owed.
     fn swept(&self, erasure: &Erasure) -> impl Answer<()>;
 
     /// Accepts a job, once for each idempotency key; `request` is the request's digest.
@@ -131,6 +169,28 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn losses(&self, tenant: &TenantId, job: JobId, subject: &SubjectName) -> impl Answer<v1::LossCurve>;
     /// A committed object.
     fn object(&self, tenant: &TenantId, key: &ObjectKey) -> impl Answer<ObjectRef>;
+
+    /// Makes a tenant; one that is there stays as it is.
+    fn create_tenant(&self, tenant: &TenantId, retention_days: u32) -> impl Answer<Tenant>;
+    /// All tenants, by id.
+    fn tenants(&self) -> impl Answer<Vec<Tenant>>;
+    /// Remembers a key.
+    fn create_key(&self, key: &NewKey) -> impl Answer<Key>;
+    /// All keys, or those of a tenant.
+    fn keys(&self, tenant: Option<&TenantId>) -> impl Answer<Vec<Key>>;
+    /// The key of this prefix, if it is neither revoked nor expired.
+    fn live_key(&self, prefix: &str) -> impl Answer<Option<Key>>;
+    /// Remembers a key that opens what `old` does; `old` goes on for no longer than `overlap`.
+    fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration) -> impl Answer<Key>;
+    /// Ends a key.
+    fn revoke_key(&self, prefix: &str) -> impl Answer<Key>;
+
+    /// Takes or keeps a turn at work that one coordinator does for all, for `span`; answers whether it is `holder`'s.
+    fn take_turn(&self, work: &str, holder: Uuid, span: Duration) -> impl Answer<bool>;
+    /// Which of the keys of a subject nothing refers to, now or ever again. Photos are swept instead: see `owed`.
+    fn garbage(&self, of: &TenantId, subject: &SubjectName, keys: Vec<ObjectKey>) -> impl Answer<Vec<ObjectKey>>;
+    /// Subjects that their tenant keeps no longer.
+    fn overdue(&self) -> impl Answer<Vec<(TenantId, SubjectName)>>;
 
     /// Remembers a worker. Leases of an earlier incarnation of it are taken back: that process is gone.
     fn register(&self, registration: &Registration) -> impl Answer<()>;

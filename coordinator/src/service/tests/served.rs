@@ -54,8 +54,10 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
         let store: Arc<dyn ObjectStore> = bucket.clone();
-        let options =
-            Options { lease, ..Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), store, tokens) };
+        let options = Options {
+            lease,
+            ..Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), store, tokens, secret("pepper"))
+        };
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(listener, options, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();

@@ -120,3 +120,18 @@ pub(crate) async fn an_upload_that_never_ends_is_taken_back<E: Engine>() {
     assert_eq!(code(refused), ErrorCode::SubjectForgotten);
     assert_eq!(world.store.owed(Sweep::Due).await.unwrap().len(), 1);
 }
+
+pub(crate) async fn a_sweep_is_one_coordinators_at_a_time<E: Engine>() {
+    let world = World::<E>::new().await;
+    world.put("ada").await;
+    world.store.forget(&world.tenant, &name("ada")).await.unwrap();
+    assert!(world.store.owed(Sweep::Due).await.unwrap().is_empty(), "whoever forgot is at it");
+    world.clock.advance(SWEEP_LIMIT);
+    let owed = world.store.owed(Sweep::Due).await.unwrap();
+    assert!(!owed.is_empty(), "it hung, another begins again");
+    assert!(world.store.owed(Sweep::Due).await.unwrap().is_empty());
+    for erasure in &owed {
+        world.store.swept(erasure).await.unwrap();
+    }
+    world.put("ada").await;
+}

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use likeness_proto::v1;
 use likeness_proto::{
@@ -10,11 +11,14 @@ use likeness_proto::{
 };
 use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
+use uuid::Uuid;
 
-use super::dialect::{self, Db};
-use super::{Result, courses, erasures, fleet, jobs, losses, reports, subjects, submit};
+use super::dialect::{self, Connection, Db};
+use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, subjects, submit, upkeep};
 use crate::clock::{Clock, Timestamp};
-use crate::store::{Erasure, Forgotten, Policy, Signal, Signals, Store, StoreError, Sweep, Upload};
+use crate::store::{
+    Erasure, Forgotten, Key, NewKey, Policy, Signal, Signals, Store, StoreError, Sweep, Tenant, Upload,
+};
 
 /// A store in a database of the dialect.
 pub(crate) struct Engine {
@@ -88,11 +92,15 @@ impl Engine {
         let mut writing = Writing { tx, is_open: true, now, policy, signals, touched };
         sqlx::query(dialect::BEGIN).execute(&mut *writing.tx).await?;
         // Read after SQLite's lock is held, so that later transactions have later times.
-        writing.now = match &self.clock {
-            Some(clock) => clock.now(),
-            None => dialect::now(&mut writing.tx).await?,
-        };
+        writing.now = self.now(&mut writing.tx).await?;
         Ok(writing)
+    }
+
+    async fn now(&self, tx: &mut Connection) -> Result<Timestamp> {
+        match &self.clock {
+            Some(clock) => Ok(clock.now()),
+            None => dialect::now(tx).await,
+        }
     }
 
     /// Commits and then tells, in a task of its own: a caller that goes away meanwhile takes no signal with it.
@@ -227,6 +235,50 @@ impl Store for Engine {
 
     async fn object(&self, tenant: &TenantId, key: &ObjectKey) -> Result<ObjectRef> {
         subjects::object(&mut *self.read().await?, tenant, key).await
+    }
+
+    async fn create_tenant(&self, tenant: &TenantId, retention_days: u32) -> Result<Tenant> {
+        write!(self, keys::create_tenant, tenant, retention_days)
+    }
+
+    async fn tenants(&self) -> Result<Vec<Tenant>> {
+        keys::tenants(&mut *self.read().await?).await
+    }
+
+    async fn create_key(&self, key: &NewKey) -> Result<Key> {
+        write!(self, keys::create_key, key)
+    }
+
+    async fn keys(&self, tenant: Option<&TenantId>) -> Result<Vec<Key>> {
+        keys::list(&mut *self.read().await?, tenant).await
+    }
+
+    async fn live_key(&self, prefix: &str) -> Result<Option<Key>> {
+        let mut snapshot = self.read().await?;
+        let now = self.now(&mut snapshot).await?;
+        keys::live(&mut snapshot, prefix, now).await
+    }
+
+    async fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration) -> Result<Key> {
+        write!(self, keys::rotate, old, prefix, hash, overlap)
+    }
+
+    async fn revoke_key(&self, prefix: &str) -> Result<Key> {
+        write!(self, keys::revoke, prefix)
+    }
+
+    async fn take_turn(&self, work: &str, holder: Uuid, span: Duration) -> Result<bool> {
+        write!(self, upkeep::take_turn, work, holder, span)
+    }
+
+    async fn garbage(&self, of: &TenantId, subject: &SubjectName, keys: Vec<ObjectKey>) -> Result<Vec<ObjectKey>> {
+        write!(self, upkeep::garbage, of, subject, keys.clone())
+    }
+
+    async fn overdue(&self) -> Result<Vec<(TenantId, SubjectName)>> {
+        let mut snapshot = self.read().await?;
+        let now = self.now(&mut snapshot).await?;
+        upkeep::overdue(&mut snapshot, now).await
     }
 
     async fn register(&self, registration: &Registration) -> Result<()> {

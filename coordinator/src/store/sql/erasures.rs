@@ -15,7 +15,7 @@ use super::rows::parsed;
 use super::{Connection, Result, Writing, dialect};
 use crate::clock::Timestamp;
 use crate::lifecycle::SubjectState;
-use crate::store::{Erasure, Forgotten, Reach, Sweep, refusals};
+use crate::store::{Erasure, Forgotten, Reach, SWEEP_LIMIT, Sweep, refusals};
 
 /// How long after forgetting the last sweep comes: for processes that hung with a write half done.
 const LAST_SWEEP: Duration = Duration::from_secs(60 * 60);
@@ -95,12 +95,15 @@ pub(super) async fn owe(
 ) -> Result<Erasure> {
     let (tenant, subject) = (tenant.clone(), subject.clone());
     let erasure = Erasure { tenant, subject, id: Uuid::new_v4().to_string(), locked };
-    sqlx::query("INSERT INTO erasures (tenant, subject, id, due, locked) VALUES ($1, $2, $3, $4, $5)")
+    // Whoever locks begins at once.
+    let held = if locked { w.now + SWEEP_LIMIT } else { w.now };
+    sqlx::query("INSERT INTO erasures (tenant, subject, id, due, locked, held) VALUES ($1, $2, $3, $4, $5, $6)")
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)
         .bind(due.millis())
         .bind(locked)
+        .bind(held.millis())
         .execute(&mut *w.tx)
         .await?;
     Ok(erasure)
@@ -118,8 +121,9 @@ pub(super) async fn owed(w: &mut Writing, sweep: Sweep) -> Result<Vec<Erasure>> 
         Sweep::All => i64::MAX,
     };
     let mut subjects: Vec<(String, String)> =
-        sqlx::query_as("SELECT DISTINCT tenant, subject FROM erasures WHERE due <= $1")
+        sqlx::query_as("SELECT DISTINCT tenant, subject FROM erasures WHERE due <= $1 AND held <= $2")
             .bind(due)
+            .bind(w.now.millis())
             .fetch_all(&mut *w.tx)
             .await?;
     subjects.sort();
@@ -128,10 +132,13 @@ pub(super) async fn owed(w: &mut Writing, sweep: Sweep) -> Result<Vec<Erasure>> 
     // Where no upload goes on, the sweep keeps new ones out until it is done.
     let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
         "UPDATE erasures SET locked = locked OR NOT EXISTS
-             (SELECT 1 FROM uploads WHERE uploads.tenant = erasures.tenant AND uploads.subject = erasures.subject)
-         WHERE due <= $1 RETURNING tenant, subject, id, locked",
+             (SELECT 1 FROM uploads WHERE uploads.tenant = erasures.tenant AND uploads.subject = erasures.subject),
+             held = $3
+         WHERE due <= $1 AND held <= $2 RETURNING tenant, subject, id, locked",
     )
     .bind(due)
+    .bind(w.now.millis())
+    .bind((w.now + SWEEP_LIMIT).millis())
     .fetch_all(&mut *w.tx)
     .await?;
     let erasure = |(tenant, subject, id, locked): (String, String, String, bool)| {
@@ -186,7 +193,7 @@ pub(super) async fn swept(w: &mut Writing, erasure: &Erasure) -> Result<()> {
         .bind(erasure.locked)
         .execute(&mut *w.tx)
         .await?;
-    sqlx::query("UPDATE erasures SET locked = FALSE WHERE tenant = $1 AND subject = $2 AND id = $3")
+    sqlx::query("UPDATE erasures SET locked = FALSE, held = 0 WHERE tenant = $1 AND subject = $2 AND id = $3")
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)

@@ -6,12 +6,14 @@ mod engine;
 mod erasures;
 mod fleet;
 mod jobs;
+mod keys;
 mod losses;
 mod reports;
 mod results;
 mod rows;
 mod subjects;
 mod submit;
+mod upkeep;
 
 use super::dialect;
 use super::dialect::{Connection, Row};

@@ -35,8 +35,11 @@ impl SqliteStore {
         let writer = pool(1).connect_with(options.clone()).await.map_err(|error| sort(path, error))?;
         whole(&writer).await.map_err(|reason| OpenError::Corrupt { path: path.to_owned(), reason })?;
         MIGRATIONS.run(&writer).await.map_err(|error| from_migration(path, error))?;
-        // The file is one process's at a time: uploads of an earlier one ended with it, and are taken back at once.
-        sqlx::query("UPDATE uploads SET deadline = 0").execute(&writer).await.map_err(|error| sort(path, error))?;
+        // The file is one process's at a time: what an earlier one was at ended with it, and is
+        // taken back at once.
+        for statement in ["UPDATE uploads SET deadline = 0", "UPDATE erasures SET held = 0", "DELETE FROM turns"] {
+            sqlx::query(statement).execute(&writer).await.map_err(|error| sort(path, error))?;
+        }
         let readers =
             pool(CONNECTIONS).connect_with(options.read_only(true)).await.map_err(|error| sort(path, error))?;
         Ok(Self { writer, readers, clock, policy, signals: Arc::new(Signals::new(None)) })

@@ -1,0 +1,69 @@
+//! Who may call what. Every call of every service carries a token; tenant and roles come from it and from nothing else.
+
+mod guard;
+mod keys;
+mod table;
+
+#[cfg(test)]
+mod tests;
+
+use likeness_proto::{ErrorCode, Refusal, Role, Secret, Sha256, TenantId};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
+use tonic::Request;
+
+pub(crate) use guard::{Gate, Guard};
+pub(crate) use keys::Pepper;
+
+/// What a token opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// The tenant whose front door it opens.
+    pub tenant: Option<TenantId>,
+    /// What it may be used for.
+    pub roles: Vec<Role>,
+}
+
+/// The tokens that are known without looking into the store.
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Vec<(Sha256, Access)>);
+
+impl Tokens {
+    /// One tenant, whose one token serves people, workers and administrators alike.
+    pub fn embedded(tenant: TenantId, token: &Secret) -> Self {
+        let mut tokens = Self::default();
+        tokens.add(token, Access { tenant: Some(tenant), roles: vec![Role::Member, Role::Worker, Role::Admin] });
+        tokens
+    }
+
+    /// Lets `token` open `access`.
+    pub fn add(&mut self, token: &Secret, access: Access) {
+        self.0.push((Sha256::of(token.expose().as_bytes()), access));
+    }
+
+    /// Tenants that have a token here.
+    pub(crate) fn tenants(&self) -> impl Iterator<Item = &TenantId> {
+        self.0.iter().filter_map(|(_, access)| access.tenant.as_ref())
+    }
+
+    /// What a token opens. Takes as long for a wrong one as for a right one.
+    fn open(&self, token: &str) -> Option<&Access> {
+        let presented = Sha256::of(token.as_bytes());
+        let mut found = u64::MAX;
+        for (index, (known, _)) in self.0.iter().enumerate() {
+            let same: Choice = known.as_bytes().ct_eq(presented.as_bytes());
+            found = u64::conditional_select(&found, &(index as u64), same);
+        }
+        self.0.get(usize::try_from(found).ok()?).map(|(_, access)| access)
+    }
+}
+
+fn unauthenticated(message: &str) -> Refusal {
+    Refusal::new(ErrorCode::Unauthenticated, message)
+}
+
+/// The tenant of the credential that came with a call, as [`Guard`] noted it.
+pub(crate) fn tenant<T>(request: &Request<T>) -> Result<TenantId, Refusal> {
+    let access = request.extensions().get::<Access>();
+    let tenant = access.and_then(|access| access.tenant.clone());
+    tenant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden, "the credential is of no tenant; use one of a tenant's"))
+}

@@ -1,0 +1,117 @@
+//! The administrators' desk: tenants and keys.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use likeness_proto::v1;
+use likeness_proto::v1::admin_server::Admin;
+use likeness_proto::{Refusal, Role, TenantId};
+use tonic::{Request, Response, Status};
+
+use crate::access::Gate;
+use crate::store::{Key, NewKey, Store, Tenant};
+
+/// Serves administrators.
+pub(crate) struct AdminDesk<S>(pub(crate) Arc<Gate<S>>);
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// A key lives and overlaps at most this long, or forever.
+const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
+
+#[tonic::async_trait]
+impl<S: Store> Admin for AdminDesk<S> {
+    async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::Tenant> {
+        let ask = request.into_inner();
+        let id: TenantId = ask.id.parse().map_err(Refusal::from)?;
+        let tenant = self.store().create_tenant(&id, ask.retention_days).await.map_err(Refusal::from)?;
+        Ok(Response::new(tenant.into()))
+    }
+
+    async fn list_tenants(&self, _request: Request<v1::ListTenantsRequest>) -> Answer<v1::ListTenantsResponse> {
+        let tenants = self.store().tenants().await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::ListTenantsResponse { tenants: tenants.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::CreatedKey> {
+        let ask = request.into_inner();
+        let role = Role::decode(ask.role)?;
+        let (tenant, life) = (tenant_of(role, &ask.tenant)?, span("seconds", ask.seconds)?);
+        let minted = self.0.pepper.mint();
+        let life = (!life.is_zero()).then_some(life);
+        let new = NewKey { prefix: minted.prefix, hash: minted.hash, tenant, role, life };
+        let key = self.store().create_key(&new).await.map_err(Refusal::from)?;
+        tracing::info!(prefix = key.prefix, %role, "key made");
+        Ok(Response::new(v1::CreatedKey { key: Some(key.into()), token: minted.token }))
+    }
+
+    async fn list_keys(&self, request: Request<v1::ListKeysRequest>) -> Answer<v1::ListKeysResponse> {
+        let tenant = request.into_inner().tenant;
+        let tenant: Option<TenantId> =
+            (!tenant.is_empty()).then(|| tenant.parse()).transpose().map_err(Refusal::from)?;
+        let keys = self.store().keys(tenant.as_ref()).await.map_err(Refusal::from)?;
+        Ok(Response::new(v1::ListKeysResponse { keys: keys.into_iter().map(Into::into).collect() }))
+    }
+
+    async fn rotate_key(&self, request: Request<v1::RotateKeyRequest>) -> Answer<v1::CreatedKey> {
+        let ask = request.into_inner();
+        let overlap = span("overlap_seconds", ask.overlap_seconds)?;
+        let minted = self.0.pepper.mint();
+        let rotated = self.store().rotate_key(&ask.prefix, &minted.prefix, minted.hash, overlap).await;
+        let key = rotated.map_err(Refusal::from)?;
+        tracing::info!(prefix = key.prefix, before = ask.prefix, "key rotated");
+        Ok(Response::new(v1::CreatedKey { key: Some(key.into()), token: minted.token }))
+    }
+
+    async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Answer<v1::ApiKey> {
+        let prefix = request.into_inner().prefix;
+        let key = self.store().revoke_key(&prefix).await.map_err(Refusal::from)?;
+        tracing::info!(prefix, "key revoked");
+        Ok(Response::new(key.into()))
+    }
+}
+
+impl<S> AdminDesk<S> {
+    fn store(&self) -> &S {
+        &self.0.shared.store
+    }
+}
+
+/// People have a tenant, machines and administrators none.
+fn tenant_of(role: Role, tenant: &str) -> Result<Option<TenantId>, Refusal> {
+    match (role, tenant) {
+        (Role::Viewer | Role::Member, _) => Ok(Some(tenant.parse()?)),
+        (Role::Worker | Role::Admin, "") => Ok(None),
+        (Role::Worker | Role::Admin, _) => Err(Refusal::invalid(format!(
+            "a key of role {role} is of no tenant, but {tenant:?} is named; leave it out"
+        ))),
+    }
+}
+
+fn span(field: &str, seconds: u64) -> Result<Duration, Refusal> {
+    let span = Duration::from_secs(seconds);
+    if span <= LONGEST {
+        return Ok(span);
+    }
+    Err(Refusal::invalid(format!("{field} is {seconds}; accepted are 0 to {}", LONGEST.as_secs())))
+}
+
+impl From<Tenant> for v1::Tenant {
+    fn from(tenant: Tenant) -> Self {
+        let Tenant { id, created_at, retention_days } = tenant;
+        Self { id: id.to_string(), created_at: Some(created_at.into()), retention_days }
+    }
+}
+
+impl From<Key> for v1::ApiKey {
+    fn from(key: Key) -> Self {
+        Self {
+            prefix: key.prefix,
+            tenant: key.tenant.map(|tenant| tenant.to_string()).unwrap_or_default(),
+            role: key.role.encode(),
+            created_at: Some(key.created_at.into()),
+            expires_at: key.expires_at.map(Into::into),
+            revoked_at: key.revoked_at.map(Into::into),
+        }
+    }
+}
