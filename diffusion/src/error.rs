@@ -37,7 +37,7 @@ pub enum LoadError {
         /// Where and why parsing stopped.
         source: serde_json::Error,
     },
-    /// A configuration asks for something that is not implemented here.
+    /// A configuration asks for something that is not supported.
     #[error("{path} has {key} = {value}, which is not supported; accepted: {accepted}")]
     Unsupported {
         /// The file.
