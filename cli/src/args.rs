@@ -1,10 +1,12 @@
 //! The command line.
 
 mod admin;
+mod audit;
 mod bench;
 mod job;
 
 pub use admin::{AdminCommand, KeyCommand, TenantCommand};
+pub use audit::{AuditCommand, AuditPlace};
 pub use bench::{
     Backend, BenchAllReduceArgs, BenchCommand, BenchCoordinatorArgs, BenchPackArgs, BenchParityArgs, BenchRenderArgs,
     BenchTrainArgs, MakeModelArgs,
@@ -163,6 +165,12 @@ pub enum Command {
         #[command(subcommand)]
         command: AdminCommand,
     },
+    /// The log of who did what, read from the store itself
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// Show the settings in force and where each came from
     Config,
     /// Show the version
@@ -311,6 +319,7 @@ impl Command {
             Self::Trainer(trainer) => trainer.settings(),
             Self::Sampler(worker) => worker.settings("sampler_slots"),
             Self::Bench { command } => command.settings(),
+            Self::Audit { command } => command.settings(),
             _ => Vec::new(),
         }
     }

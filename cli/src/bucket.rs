@@ -1,11 +1,13 @@
 //! Opens the bucket that objects lie in: a folder, or one of S3.
 
 mod folder;
+mod history;
 mod s3;
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
+use likeness_coordinator::History;
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use std::path::PathBuf;
@@ -29,6 +31,8 @@ pub struct Bucket {
     pub store: Arc<dyn ObjectStore>,
     /// Signs links to them, where it knows such.
     pub links: Option<Arc<dyn Signer>>,
+    /// Finds what it keeps beside them, if it keeps anything.
+    pub history: Option<Arc<dyn History>>,
 }
 
 impl Address {
@@ -56,7 +60,7 @@ impl Address {
     /// [`Exit::Bucket`] when a folder cannot be made or written, [`Exit::Setting`] when what is said of the other cannot be.
     pub fn open(&self) -> Result<Bucket, Failure> {
         match self {
-            Self::Folder(path) => Ok(Bucket { store: folder::open(path)?, links: None }),
+            Self::Folder(path) => Ok(Bucket { store: folder::open(path)?, links: None, history: None }),
             Self::S3(s3) => s3.open(),
         }
     }

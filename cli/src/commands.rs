@@ -1,6 +1,7 @@
 //! The commands, one file each, and what they share.
 
 mod admin;
+mod audit;
 mod doctor;
 mod embedding;
 mod fetch;
@@ -74,6 +75,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         }
         Command::Bench { command } => bench::command(context, &command),
         Command::Admin { command } => admin::command(context, command).await,
+        Command::Audit { command } => audit::command(context, command).await,
         Command::Config => meta::config(context),
         Command::Version => meta::version(context),
         Command::ExitCodes => meta::exit_codes(context),

@@ -49,6 +49,8 @@ pub enum Exit {
     Interrupted,
     /// A device that is not there or cannot be used.
     Device,
+    /// An audit log that is not what was written.
+    Audit,
     /// The server refused, or failed in this way.
     Refused(ErrorCode),
 }
@@ -60,7 +62,7 @@ const REFUSED_BASE: u8 = 40;
 const WIRE_CODES: i32 = 80;
 
 /// Local ends in the order of the table.
-const LOCAL: [Exit; 21] = [
+const LOCAL: [Exit; 22] = [
     Exit::Unexpected,
     Exit::Usage,
     Exit::Setting,
@@ -82,6 +84,7 @@ const LOCAL: [Exit; 21] = [
     Exit::Token,
     Exit::Interrupted,
     Exit::Device,
+    Exit::Audit,
 ];
 
 impl Exit {
@@ -110,6 +113,7 @@ impl Exit {
             Self::Token => 19,
             Self::Interrupted => 20,
             Self::Device => 21,
+            Self::Audit => 22,
             Self::Refused(code) => u8::try_from(code as i32).map_or(1, |number| REFUSED_BASE + number),
         }
     }
@@ -139,6 +143,7 @@ impl Exit {
             Self::Token => "a token that cannot be read",
             Self::Interrupted => "stopped by a signal before the end",
             Self::Device => "a device that is not there or cannot be used",
+            Self::Audit => "an audit log that was changed or cut off",
             Self::Refused(code) => refusal_meaning(code),
         }
     }

@@ -177,11 +177,12 @@ pub(crate) fn coordinator_options(
 ) -> Result<Options, Failure> {
     let tenant: TenantId = TENANT.parse().map_err(Failure::unexpected)?;
     let tokens = Tokens::embedded(tenant, token);
-    let Bucket { store: objects, links } = bucket;
+    let Bucket { store: objects, links, history } = bucket;
     Ok(Options {
         lease: tuning.lease,
         attempts: tuning.attempts,
         links,
+        history,
         ..Options::new(store, objects, tokens, pepper)
     })
 }

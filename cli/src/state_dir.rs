@@ -51,6 +51,12 @@ impl StateDir {
         self.0.join("likeness.db")
     }
 
+    /// The pepper's file.
+    #[must_use]
+    pub fn pepper_file(&self) -> PathBuf {
+        self.0.join("pepper")
+    }
+
     /// The file of the measured curve.
     #[must_use]
     pub fn curve(&self) -> PathBuf {
@@ -142,7 +148,7 @@ impl LockedState {
     /// # Errors
     /// As [`Self::token`].
     pub fn pepper(&self) -> Result<Secret, Failure> {
-        secret(&self.dir.0.join("pepper"))
+        secret(&self.dir.pepper_file())
     }
 
     /// Tells clients where the server listens.

@@ -1,11 +1,13 @@
 //! What the commands print, as data: names instead of numbers, hex instead of bytes.
 
 mod admin;
+mod audit;
 mod job;
 mod subject;
 mod text;
 
-pub use admin::{KeyView, TenantView, created_key, key_list, tenant_list};
+pub use admin::{KeyView, ReplayView, TenantView, created_key, key_list, tenant_list};
+pub use audit::{EntryView, entry_list};
 pub use job::{AvatarView, JobView, OutcomeView, SubjectProgressView};
 pub use subject::{EmbeddingView, ReceiptView, SubjectView, WarningView};
 pub use text::{job_list, job_page, receipt, subject_list};

@@ -1,5 +1,9 @@
 //! The bucket, as far as the coordinator touches it: photos in, downloads out, and sweeping.
 
+mod history;
+mod tombstones;
+
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -12,10 +16,13 @@ use object_store::path::Path;
 use object_store::signer::{Method, Signer};
 use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
 
+pub use history::{History, Relic, RelicKind};
+
 /// An object as the bucket lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Listed {
     pub(crate) key: ObjectKey,
+    /// Of the present version, or of the largest that is kept.
     pub(crate) size: u64,
 }
 
@@ -24,6 +31,7 @@ pub(crate) struct Listed {
 pub(crate) struct Bucket {
     store: Arc<dyn ObjectStore>,
     links: Option<Arc<dyn Signer>>,
+    history: Option<Arc<dyn History>>,
 }
 
 /// How long a link opens its object.
@@ -32,7 +40,12 @@ pub(crate) const LINK_LIFE: Duration = Duration::from_secs(10 * 60);
 impl Bucket {
     /// `links`: signs links to objects, where the bucket knows such.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, links: Option<Arc<dyn Signer>>) -> Self {
-        Self { store, links }
+        Self { store, links, history: None }
+    }
+
+    /// The same, with what it keeps beside its objects.
+    pub(crate) fn with_history(self, history: Option<Arc<dyn History>>) -> Self {
+        Self { history, ..self }
     }
 
     /// A link to an object; `None` where the bucket knows none.
@@ -47,7 +60,10 @@ impl Bucket {
         let path = Path::from(format!("probe/{}", uuid::Uuid::new_v4()));
         let probed = async {
             self.store.put(&path, PutPayload::from_static(b"probe")).await?;
-            self.store.delete(&path).await
+            match self.relics(&Path::from("probe")).await?.remove(&path) {
+                Some(relics) => self.erase(&relics).await,
+                None => self.store.delete(&path).await,
+            }
         };
         probed.await.map_err(|error| failed("write to", path.as_ref(), &error))
     }
@@ -88,33 +104,78 @@ impl Bucket {
         Ok(bytes.map_err(move |error| failed("read", &name, &error)).boxed())
     }
 
-    /// Everything there is.
+    /// Everything there is, and then everything that is kept of what there was.
     pub(crate) fn list_all(&self) -> BoxStream<'static, Result<Listed, Refusal>> {
-        let listed = self.store.list(Some(&Path::from("v1"))).map_err(|error| failed("list", "all", &error));
-        let keyed = listed.try_filter_map(async |meta| {
-            let key = meta.location.as_ref().parse().ok();
-            Ok(key.map(|key| Listed { key, size: meta.size }))
-        });
-        keyed.boxed()
+        self.traces(&Path::from("v1"))
     }
 
-    /// Everything under a prefix. Names that are no keys of ours are left out: nothing of ours wrote them.
+    /// Everything under a prefix, each key once, also those of which only older versions are kept.
     pub(crate) async fn list(&self, prefix: &Prefix) -> Result<Vec<Listed>, Refusal> {
-        let path = Path::from(prefix.as_str().trim_end_matches('/'));
-        let listed = self.store.list(Some(&path)).map_err(|error| failed("list", prefix.as_str(), &error));
-        let keyed = listed.try_filter_map(async |meta| {
-            let key = meta.location.as_ref().parse().ok();
-            Ok(key.map(|key| Listed { key, size: meta.size }))
-        });
-        keyed.try_collect().await
+        let mut sizes = BTreeMap::<ObjectKey, u64>::new();
+        let mut traces = self.traces(&Path::from(prefix.as_str().trim_end_matches('/')));
+        while let Some(Listed { key, size }) = traces.try_next().await? {
+            let known = sizes.entry(key).or_default();
+            // A present version is told twice.
+            *known = size.max(*known);
+        }
+        Ok(sizes.into_iter().map(|(key, size)| Listed { key, size }).collect())
     }
 
-    /// Removes an object; one that is gone already is no error.
-    pub(crate) async fn delete(&self, key: &ObjectKey) -> Result<(), Refusal> {
-        match self.store.delete(&path(key)).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(error) => Err(failed("delete", key.as_str(), &error)),
+    /// Objects, then what is kept beside them. Names that are no keys of ours are left out: nothing of ours wrote them.
+    fn traces(&self, under: &Path) -> BoxStream<'static, Result<Listed, Refusal>> {
+        let objects = self.store.list(Some(under)).map_ok(|meta| (meta.location, meta.size));
+        let kept = self.history.as_ref().map(|history| history.kept(under).map_ok(|relic| (relic.path, relic.size)));
+        let all = objects.chain(futures::stream::iter(kept).flatten());
+        let place = under.to_string();
+        let keyed = all.try_filter_map(async |(path, size)| {
+            let key = path.as_ref().parse().ok();
+            Ok(key.map(|key| Listed { key, size }))
+        });
+        keyed.map_err(move |error| failed("list", &place, &error)).boxed()
+    }
+
+    /// Removes objects under a prefix, with all that is kept of them; what is gone already is no error.
+    pub(crate) async fn delete(&self, prefix: &Prefix, keys: &[ObjectKey]) -> Result<(), Refusal> {
+        if keys.is_empty() {
+            return Ok(());
         }
+        let under = Path::from(prefix.as_str().trim_end_matches('/'));
+        let kept = self.relics(&under).await.map_err(|error| failed("list", prefix.as_str(), &error))?;
+        for key in keys {
+            let path = path(key);
+            let relics = kept.get(&path).map_or(&[][..], Vec::as_slice);
+            let mut removed = self.erase(relics).await;
+            // Where versions are kept, a plain delete would only add a mark.
+            if removed.is_ok() && !relics.iter().any(|relic| matches!(relic.kind, RelicKind::Version(_))) {
+                removed = self.store.delete(&path).await;
+            }
+            match removed {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => return Err(failed("delete", key.as_str(), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// All that is kept beside objects under a prefix, by their places.
+    async fn relics(&self, under: &Path) -> object_store::Result<BTreeMap<Path, Vec<Relic>>> {
+        let mut relics = BTreeMap::<_, Vec<_>>::new();
+        if let Some(history) = &self.history {
+            let mut kept = history.kept(under);
+            while let Some(relic) = kept.try_next().await? {
+                relics.entry(relic.path.clone()).or_default().push(relic);
+            }
+        }
+        Ok(relics)
+    }
+
+    async fn erase(&self, relics: &[Relic]) -> object_store::Result<()> {
+        if let Some(history) = &self.history {
+            for relic in relics {
+                history.erase(relic).await?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -178,5 +239,54 @@ mod tests {
         }
         let listed = bucket.list(&"v1/acme/ada/".parse().unwrap()).await.unwrap();
         assert_eq!(listed, [Listed { key: key("photos/a.png"), size: 1 }]);
+    }
+
+    /// Relics, until they are erased.
+    #[derive(Debug)]
+    struct Kept(Arc<std::sync::Mutex<Vec<Relic>>>);
+
+    impl History for Kept {
+        fn kept(&self, under: &Path) -> BoxStream<'static, object_store::Result<Relic>> {
+            let relics: Vec<_> = self.0.lock().unwrap().iter().map(|relic| Ok(relic.clone())).collect();
+            let under = under.clone();
+            let inside = move |relic: &object_store::Result<Relic>| {
+                let inside = relic.as_ref().is_ok_and(|relic| relic.path.prefix_matches(&under));
+                std::future::ready(inside)
+            };
+            futures::stream::iter(relics).filter(inside).boxed()
+        }
+
+        fn erase<'a>(&'a self, relic: &'a Relic) -> futures::future::BoxFuture<'a, object_store::Result<()>> {
+            self.0.lock().unwrap().retain(|kept| kept != relic);
+            Box::pin(std::future::ready(Ok(())))
+        }
+    }
+
+    fn relic(name: &str, kind: RelicKind) -> Relic {
+        Relic { path: path(&key(name)), kind, size: 5 }
+    }
+
+    #[tokio::test]
+    async fn what_is_kept_of_an_object_is_found_and_goes_with_it() {
+        let version = |id: &str| RelicKind::Version(id.into());
+        let other = relic("photos/other.png", version("9"));
+        let relics = vec![
+            relic("photos/gone.png", version("1")),
+            relic("photos/gone.png", version("mark")),
+            relic("render/half.png", RelicKind::Upload("2".into())),
+            other.clone(),
+        ];
+        let kept = Arc::new(std::sync::Mutex::new(relics));
+        let bucket = Bucket::new(Arc::new(InMemory::new()), None).with_history(Some(Arc::new(Kept(kept.clone()))));
+        bucket.put(&key("photos/there.png"), vec![1]).await.unwrap();
+        let prefix: Prefix = "v1/acme/ada/".parse().unwrap();
+        let listed = bucket.list(&prefix).await.unwrap();
+        let all: Vec<_> = listed.iter().map(|object| (object.key.file_name(), object.size)).collect();
+        assert_eq!(all, [("gone.png", 5), ("other.png", 5), ("there.png", 1), ("half.png", 5)]);
+
+        let go = [key("photos/gone.png"), key("photos/there.png"), key("render/half.png")];
+        bucket.delete(&prefix, &go).await.unwrap();
+        assert_eq!(*kept.lock().unwrap(), [other]);
+        assert_eq!(bucket.list(&prefix).await.unwrap().len(), 1);
     }
 }

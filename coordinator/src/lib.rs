@@ -2,9 +2,10 @@
 //! Knows no tensors.
 //!
 //! What may happen to tasks is decided by `lifecycle`, a pure state machine; a `Store` remembers it; the gRPC services
-//! decode, ask the store, encode. `photos` is the only place that reads bytes of strangers.
+//! decode, ask the store, encode. `audit` is the log of who did what. `photos` is the only place that reads bytes of strangers.
 
 mod access;
+pub mod audit;
 mod bucket;
 mod clock;
 mod lifecycle;
@@ -16,6 +17,7 @@ mod store;
 mod sweep;
 
 pub use access::{Access, Tokens};
+pub use bucket::{History, Relic, RelicKind};
 pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
 pub use run::{CoordinatorError, Options, run};
 pub use store::{NoStore, OpenError, StoreAddress};

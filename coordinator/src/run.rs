@@ -18,7 +18,8 @@ use tonic::transport::{Server, ServerTlsConfig};
 use uuid::Uuid;
 
 use crate::access::{Gate, Guard, Pepper, Tokens};
-use crate::bucket::Bucket;
+use crate::audit::{Actor, Blind};
+use crate::bucket::{Bucket, History};
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -34,6 +35,8 @@ pub struct Options {
     pub bucket: Arc<dyn ObjectStore>,
     /// Signs links to objects there; `None`: people download through the coordinator.
     pub links: Option<Arc<dyn Signer>>,
+    /// Finds what the bucket keeps of objects that are erased; `None`: it keeps nothing.
+    pub history: Option<Arc<dyn History>>,
     /// Who may call without an API key.
     pub tokens: Tokens,
     /// The secret that API keys are hashed under: the same for all coordinators of a store.
@@ -58,6 +61,7 @@ impl Options {
             store,
             bucket,
             links: None,
+            history: None,
             tokens,
             pepper,
             tls: None,
@@ -99,7 +103,8 @@ pub fn run(
 }
 
 async fn live(listener: TcpListener, options: Options, shutdown: CancellationToken) -> Result<(), CoordinatorError> {
-    let policy = Policy { lease: options.lease, attempts: options.attempts, base_model: options.base_model.clone() };
+    let (lease, attempts, base_model) = (options.lease, options.attempts, options.base_model.clone());
+    let policy = Policy { lease, attempts, base_model, blind: Blind::new(&options.pepper) };
     match &options.store {
         StoreAddress::Sqlite(file) => {
             let store = SqliteStore::open(file, None, policy).await?;
@@ -118,13 +123,14 @@ async fn live_on<S: Store>(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), CoordinatorError> {
-    let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone());
+    let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone()).with_history(options.history.clone());
     bucket.probe().await?;
     // Whatever the last run left half erased goes before anybody can ask for it.
     store.expire().await.map_err(Refusal::from)?;
     for tenant in options.tokens.tenants() {
-        store.create_tenant(tenant, 0).await.map_err(Refusal::from)?;
+        store.create_tenant(tenant, 0, &Actor::coordinator()).await.map_err(Refusal::from)?;
     }
+    sweep::replay(&store, &bucket).await?;
     let own = Uuid::new_v4();
     if (Turn { store: &store, own, shutdown: &shutdown }).goes_on().await? {
         sweep::owed(&store, &bucket, Sweep::All).await?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use sha2::Digest;
 
-use crate::{ObjectKey, Refusal, SUBJECT_SLOT, check, v1};
+use crate::{IdError, ObjectKey, Refusal, SUBJECT_SLOT, check, v1};
 
 /// SHA-256 of an object's bytes; shown in hex.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -17,7 +17,7 @@ impl Sha256 {
     }
 
     /// The digest with these 32 bytes.
-    pub fn from_bytes(digest: [u8; 32]) -> Self {
+    pub const fn from_bytes(digest: [u8; 32]) -> Self {
         Self(digest)
     }
 
@@ -30,6 +30,19 @@ impl Sha256 {
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl std::str::FromStr for Sha256 {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let mut digest = [0; 32];
+        let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte.is_ascii_lowercase());
+        match hex::decode_to_slice(text, &mut digest) {
+            Ok(()) if is_plain => Ok(Self(digest)),
+            _ => Err(IdError::new("digest", text, "64 lower-case hex digits")),
+        }
     }
 }
 

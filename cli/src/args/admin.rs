@@ -18,6 +18,8 @@ pub enum AdminCommand {
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Forget again what a restored backup has brought back; coordinators do so whenever they start
+    ReplayErasures,
 }
 
 /// What `admin tenant` does.

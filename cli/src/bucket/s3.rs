@@ -1,6 +1,7 @@
 //! A bucket that speaks S3.
 
 use super::Bucket;
+use super::history::S3History;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use likeness_proto::Secret;
@@ -65,7 +66,11 @@ impl S3 {
         let s3 = builder.build().map_err(|error| {
             Failure::new(Exit::Setting, format!("the bucket s3://{} cannot be opened: {error}", self.bucket))
         })?;
-        let store = Arc::new(PrefixStore::new(s3, Path::from(self.prefix.as_str())));
-        Ok(Bucket { store: store.clone(), links: Some(store) })
+        let prefix = Path::from(self.prefix.as_str());
+        let http = reqwest::Client::builder().connect_timeout(CONNECT).timeout(REQUEST).build();
+        let http = http.map_err(Failure::unexpected)?;
+        let history = Arc::new(S3History { s3: s3.clone(), prefix: prefix.clone(), http });
+        let store = Arc::new(PrefixStore::new(s3, prefix));
+        Ok(Bucket { store: store.clone(), links: Some(store), history: Some(history) })
     }
 }

@@ -58,6 +58,14 @@ impl Client {
         self.administer(async |stub| stub.revoke_key(ask.clone()).await).await
     }
 
+    /// Forgets again what a restore of the store has brought back.
+    ///
+    /// # Errors
+    /// As [`Client::create_tenant`].
+    pub async fn replay_erasures(&self) -> Result<v1::ReplayErasuresResponse, Failure> {
+        self.administer(async |stub| stub.replay_erasures(v1::ReplayErasuresRequest {}).await).await
+    }
+
     async fn administer<T>(
         &self,
         attempt: impl AsyncFn(&mut Admin) -> Result<Response<T>, Status>,

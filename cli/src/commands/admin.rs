@@ -3,7 +3,7 @@
 use super::Context;
 use crate::args::{AdminCommand, KeyCommand, TenantCommand};
 use crate::exit::Failure;
-use crate::view::{KeyView, TenantView, created_key, key_list, tenant_list};
+use crate::view::{KeyView, ReplayView, TenantView, created_key, key_list, tenant_list};
 use likeness_proto::v1;
 
 const DAY: u64 = 24 * 3600;
@@ -13,6 +13,12 @@ pub(super) async fn command(context: &Context, command: AdminCommand) -> Result<
     match command {
         AdminCommand::Tenant { command } => tenant(context, command).await,
         AdminCommand::Key { command } => key(context, command).await,
+        AdminCommand::ReplayErasures => {
+            let replayed = ReplayView::from(&context.client()?.replay_erasures().await?);
+            context.format.print(&replayed, |replayed| {
+                format!("{} subjects were forgotten so far, {} of them again now", replayed.buried, replayed.forgotten)
+            })
+        }
     }
 }
 

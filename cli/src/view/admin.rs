@@ -36,6 +36,22 @@ pub struct KeyView {
     pub token: Option<String>,
 }
 
+/// What a replay of erasures came to.
+#[derive(Debug, Serialize)]
+pub struct ReplayView {
+    /// Subjects that were ever forgotten.
+    pub buried: u64,
+    /// Those that were there all the same, and are no more.
+    pub forgotten: u64,
+}
+
+impl From<&v1::ReplayErasuresResponse> for ReplayView {
+    fn from(replayed: &v1::ReplayErasuresResponse) -> Self {
+        let v1::ReplayErasuresResponse { buried, forgotten } = *replayed;
+        Self { buried, forgotten }
+    }
+}
+
 impl From<&v1::Tenant> for TenantView {
     fn from(tenant: &v1::Tenant) -> Self {
         Self {

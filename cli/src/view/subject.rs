@@ -85,6 +85,10 @@ pub struct ReceiptView {
     pub others: u32,
     pub bytes: u64,
     pub jobs: Vec<String>,
+    /// Keyed hashes of the keys of all objects erased, in hex.
+    pub objects: Vec<String>,
+    pub audit_sequence: u64,
+    pub audit_hash: String,
 }
 
 impl From<&v1::Subject> for SubjectView {
@@ -156,6 +160,9 @@ impl From<&v1::ForgetReceipt> for ReceiptView {
             others: receipt.others,
             bytes: receipt.bytes,
             jobs: receipt.jobs.clone(),
+            objects: receipt.objects.iter().map(hex::encode).collect(),
+            audit_sequence: receipt.audit_sequence,
+            audit_hash: hex::encode(&receipt.audit_hash),
         }
     }
 }

@@ -54,6 +54,8 @@ pub fn receipt(receipt: &ReceiptView) -> String {
         format!("{bytes} bytes"),
     ];
     lines.extend(receipt.jobs.iter().map(|job| format!("job {job} lost this subject")));
+    lines.extend(receipt.objects.iter().map(|hash| format!("object {hash}")));
+    lines.push(format!("audit entry {} {}", receipt.audit_sequence, receipt.audit_hash));
     lines.push(format!("receipt {}", receipt.receipt_id));
     lines.join("\n")
 }

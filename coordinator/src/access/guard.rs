@@ -11,6 +11,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
 use super::{Access, Pepper, Tokens, keys, table, unauthenticated};
+use crate::audit::Actor;
 use crate::service::Shared;
 use crate::store::Store;
 
@@ -50,7 +51,11 @@ impl<S: Store> Gate<S> {
             None => None,
         };
         let fits = self.pepper.fits(token, key.as_ref().map(|key| &key.hash));
-        let known = key.filter(|_| fits).map(|key| Access { tenant: key.tenant, roles: vec![key.role] });
+        let known = key.filter(|_| fits).map(|key| Access {
+            actor: Actor::key(&key.prefix),
+            tenant: key.tenant,
+            roles: vec![key.role],
+        });
         known.ok_or_else(|| {
             unauthenticated("the token is not known here, was revoked or has expired; use the one in the server's state folder, or a key")
         })

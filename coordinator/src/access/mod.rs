@@ -11,6 +11,8 @@ use likeness_proto::{ErrorCode, Refusal, Role, Secret, Sha256, TenantId};
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 use tonic::Request;
 
+use crate::audit::Actor;
+
 pub(crate) use guard::{Gate, Guard};
 pub(crate) use keys::Pepper;
 
@@ -21,6 +23,8 @@ pub struct Access {
     pub tenant: Option<TenantId>,
     /// What it may be used for.
     pub roles: Vec<Role>,
+    /// Who presents it, as the audit log names them.
+    pub actor: Actor,
 }
 
 /// The tokens that are known without looking into the store.
@@ -31,7 +35,8 @@ impl Tokens {
     /// One tenant, whose one token serves people, workers and administrators alike.
     pub fn embedded(tenant: TenantId, token: &Secret) -> Self {
         let mut tokens = Self::default();
-        tokens.add(token, Access { tenant: Some(tenant), roles: vec![Role::Member, Role::Worker, Role::Admin] });
+        let roles = vec![Role::Member, Role::Worker, Role::Admin];
+        tokens.add(token, Access { tenant: Some(tenant), roles, actor: Actor::embedded() });
         tokens
     }
 
@@ -66,4 +71,10 @@ pub(crate) fn tenant<T>(request: &Request<T>) -> Result<TenantId, Refusal> {
     let access = request.extensions().get::<Access>();
     let tenant = access.and_then(|access| access.tenant.clone());
     tenant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden, "the credential is of no tenant; use one of a tenant's"))
+}
+
+/// Who called, as [`Guard`] noted it.
+pub(crate) fn actor<T>(request: &Request<T>) -> Result<Actor, Refusal> {
+    let access = request.extensions().get::<Access>();
+    access.map(|access| access.actor.clone()).ok_or_else(|| unauthenticated("the call carries no credential"))
 }

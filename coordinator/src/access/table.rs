@@ -35,6 +35,7 @@ pub(super) const TABLE: &[(&str, &[Role])] = &[
     ("/likeness.v1.Admin/ListKeys", ADMINISTER),
     ("/likeness.v1.Admin/RotateKey", ADMINISTER),
     ("/likeness.v1.Admin/RevokeKey", ADMINISTER),
+    ("/likeness.v1.Admin/ReplayErasures", ADMINISTER),
 ];
 
 /// The roles that may call the method of this path; none: nobody.

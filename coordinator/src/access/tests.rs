@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codegen::http::HeaderMap;
 
 use super::*;
+use crate::audit::Blind;
 use crate::bucket::Bucket;
 use crate::clock::ManualClock;
 use crate::service::Shared;
@@ -42,6 +43,7 @@ const MATRIX: &str = "
     Admin/ListKeys           . . . A
     Admin/RotateKey          . . . A
     Admin/RevokeKey          . . . A
+    Admin/ReplayErasures     . . . A
 ";
 
 struct World {
@@ -53,10 +55,11 @@ struct World {
 impl World {
     async fn new() -> Self {
         let (folder, clock) = (tempfile::tempdir().unwrap(), Arc::new(ManualClock::default()));
-        let policy = Policy { lease: Duration::from_secs(10), attempts: 1, base_model: None };
+        let blind = Blind::new(&Secret::new("pepper").unwrap());
+        let policy = Policy { lease: Duration::from_secs(10), attempts: 1, base_model: None, blind };
         let store = SqliteStore::open(&folder.path().join("db"), Some(clock.clone()), policy).await.unwrap();
         let acme = "acme".parse().unwrap();
-        store.create_tenant(&acme, 0).await.unwrap();
+        store.create_tenant(&acme, 0, &Actor::embedded()).await.unwrap();
         let bucket = Bucket::new(Arc::new(InMemory::new()), None);
         let shared = Shared::new(store, bucket, CancellationToken::new());
         let tokens = Tokens::embedded(acme, &Secret::new("embedded").unwrap());
@@ -69,7 +72,7 @@ impl World {
         let minted = self.gate.pepper.mint();
         let tenant = matches!(role, Role::Viewer | Role::Member).then(|| "acme".parse().unwrap());
         let key = NewKey { prefix: minted.prefix.clone(), hash: minted.hash, tenant, role, life };
-        self.gate.shared.store.create_key(&key).await.unwrap();
+        self.gate.shared.store.create_key(&key, &Actor::embedded()).await.unwrap();
         (minted.prefix, minted.token)
     }
 
@@ -162,7 +165,7 @@ async fn a_revoked_key_opens_nothing_from_then_on() {
     let world = World::new().await;
     let (prefix, token) = world.key(Role::Viewer, None).await;
     world.calls(&token, "/likeness.v1.Avatars/GetJob").await.unwrap();
-    world.gate.shared.store.revoke_key(&prefix).await.unwrap();
+    world.gate.shared.store.revoke_key(&prefix, &Actor::embedded()).await.unwrap();
     assert_eq!(world.calls(&token, "/likeness.v1.Avatars/GetJob").await, Err(ErrorCode::Unauthenticated));
 }
 
@@ -182,7 +185,13 @@ async fn a_rotated_key_and_its_successor_overlap() {
     let (prefix, old) = world.key(Role::Member, None).await;
     let minted = world.gate.pepper.mint();
     let overlap = Duration::from_secs(3600);
-    world.gate.shared.store.rotate_key(&prefix, &minted.prefix, minted.hash, overlap).await.unwrap();
+    world
+        .gate
+        .shared
+        .store
+        .rotate_key(&prefix, &minted.prefix, minted.hash, overlap, &Actor::embedded())
+        .await
+        .unwrap();
     for token in [&old, &minted.token] {
         let access = world.calls(token, "/likeness.v1.Avatars/SubmitJob").await.unwrap();
         assert_eq!(access.tenant, Some("acme".parse().unwrap()));
@@ -194,6 +203,6 @@ async fn a_rotated_key_and_its_successor_overlap() {
 
 #[test]
 fn tokens_are_never_shown() {
-    let tokens = Tokens::embedded("acme".parse().unwrap(), &Secret::new("embedded").unwrap());
-    assert!(!format!("{tokens:?}").contains("embedded"));
+    let tokens = Tokens::embedded("acme".parse().unwrap(), &Secret::new("hunter2").unwrap());
+    assert!(!format!("{tokens:?}").contains("hunter2"));
 }

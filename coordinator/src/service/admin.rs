@@ -8,8 +8,9 @@ use likeness_proto::v1::admin_server::Admin;
 use likeness_proto::{Refusal, Role, TenantId};
 use tonic::{Request, Response, Status};
 
-use crate::access::Gate;
+use crate::access::{Gate, actor};
 use crate::store::{Key, NewKey, Store, Tenant};
+use crate::sweep::{self, Replayed};
 
 /// Serves administrators.
 pub(crate) struct AdminDesk<S>(pub(crate) Arc<Gate<S>>);
@@ -22,9 +23,9 @@ const LONGEST: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 #[tonic::async_trait]
 impl<S: Store> Admin for AdminDesk<S> {
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::Tenant> {
-        let ask = request.into_inner();
+        let (by, ask) = (actor(&request)?, request.into_inner());
         let id: TenantId = ask.id.parse().map_err(Refusal::from)?;
-        let tenant = self.store().create_tenant(&id, ask.retention_days).await.map_err(Refusal::from)?;
+        let tenant = self.store().create_tenant(&id, ask.retention_days, &by).await.map_err(Refusal::from)?;
         Ok(Response::new(tenant.into()))
     }
 
@@ -34,13 +35,13 @@ impl<S: Store> Admin for AdminDesk<S> {
     }
 
     async fn create_key(&self, request: Request<v1::CreateKeyRequest>) -> Answer<v1::CreatedKey> {
-        let ask = request.into_inner();
+        let (by, ask) = (actor(&request)?, request.into_inner());
         let role = Role::decode(ask.role)?;
         let (tenant, life) = (tenant_of(role, &ask.tenant)?, span("seconds", ask.seconds)?);
         let minted = self.0.pepper.mint();
         let life = (!life.is_zero()).then_some(life);
         let new = NewKey { prefix: minted.prefix, hash: minted.hash, tenant, role, life };
-        let key = self.store().create_key(&new).await.map_err(Refusal::from)?;
+        let key = self.store().create_key(&new, &by).await.map_err(Refusal::from)?;
         tracing::info!(prefix = key.prefix, %role, "key made");
         Ok(Response::new(v1::CreatedKey { key: Some(key.into()), token: minted.token }))
     }
@@ -54,20 +55,32 @@ impl<S: Store> Admin for AdminDesk<S> {
     }
 
     async fn rotate_key(&self, request: Request<v1::RotateKeyRequest>) -> Answer<v1::CreatedKey> {
-        let ask = request.into_inner();
+        let (by, ask) = (actor(&request)?, request.into_inner());
         let overlap = span("overlap_seconds", ask.overlap_seconds)?;
         let minted = self.0.pepper.mint();
-        let rotated = self.store().rotate_key(&ask.prefix, &minted.prefix, minted.hash, overlap).await;
+        let rotated = self.store().rotate_key(&ask.prefix, &minted.prefix, minted.hash, overlap, &by).await;
         let key = rotated.map_err(Refusal::from)?;
         tracing::info!(prefix = key.prefix, before = ask.prefix, "key rotated");
         Ok(Response::new(v1::CreatedKey { key: Some(key.into()), token: minted.token }))
     }
 
     async fn revoke_key(&self, request: Request<v1::RevokeKeyRequest>) -> Answer<v1::ApiKey> {
-        let prefix = request.into_inner().prefix;
-        let key = self.store().revoke_key(&prefix).await.map_err(Refusal::from)?;
+        let (by, prefix) = (actor(&request)?, request.into_inner().prefix);
+        let key = self.store().revoke_key(&prefix, &by).await.map_err(Refusal::from)?;
         tracing::info!(prefix, "key revoked");
         Ok(Response::new(key.into()))
+    }
+
+    async fn replay_erasures(
+        &self,
+        _request: Request<v1::ReplayErasuresRequest>,
+    ) -> Answer<v1::ReplayErasuresResponse> {
+        let shared = Arc::clone(&self.0.shared);
+        // As a forgetting: once begun it goes on.
+        let replaying = tokio::spawn(async move { sweep::replay(&shared.store, &shared.bucket).await });
+        let Replayed { buried, forgotten } =
+            replaying.await.map_err(|error| Refusal::internal(error.to_string()))??;
+        Ok(Response::new(v1::ReplayErasuresResponse { buried: buried as u64, forgotten: forgotten as u64 }))
     }
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use futures::Stream;
 use likeness_proto::v1::avatars_server::Avatars;
 use likeness_proto::v1::{self, ForgetReceipt, Job, Subject};
-use likeness_proto::{ErrorCode, JobId, Refusal, SubjectName, Submission, TenantId};
+use likeness_proto::{ErrorCode, JobId, Refusal, SubjectName, Submission};
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Shared, download, upload, watch};
-use crate::access::tenant;
-use crate::store::Store;
+use crate::access::{actor, tenant};
+use crate::store::{Cause, Store};
 use crate::sweep;
 
 /// Serves people.
@@ -33,8 +33,8 @@ impl<S: Store> Avatars for FrontDesk<S> {
     type DownloadStream = Flow<v1::DownloadChunk>;
 
     async fn put_subject(&self, request: Request<Streaming<v1::PutSubjectRequest>>) -> Answer<v1::PutSubjectResponse> {
-        let tenant = tenant(&request)?;
-        Ok(Response::new(upload::receive(Arc::clone(&self.0), tenant, request.into_inner()).await?))
+        let (tenant, by) = (tenant(&request)?, actor(&request)?);
+        Ok(Response::new(upload::receive(Arc::clone(&self.0), tenant, by, request.into_inner()).await?))
     }
 
     async fn list_subjects(&self, request: Request<v1::ListSubjectsRequest>) -> Answer<v1::ListSubjectsResponse> {
@@ -49,17 +49,18 @@ impl<S: Store> Avatars for FrontDesk<S> {
 
     async fn forget_subject(&self, request: Request<v1::ForgetSubjectRequest>) -> Answer<ForgetReceipt> {
         let (tenant, name) = (tenant(&request)?, subject(&request.get_ref().subject)?);
+        let cause = Cause::Asked(actor(&request)?);
         let shared = Arc::clone(&self.0);
         // In a task of its own: once begun it goes on, whether or not somebody waits for the receipt.
         let forgetting =
-            tokio::spawn(async move { sweep::forget(&shared.store, &shared.bucket, &tenant, &name).await });
+            tokio::spawn(async move { sweep::forget(&shared.store, &shared.bucket, &tenant, &name, &cause).await });
         Ok(Response::new(forgetting.await.map_err(|error| Refusal::internal(error.to_string()))??))
     }
 
     async fn submit_job(&self, request: Request<v1::SubmitJobRequest>) -> Answer<Job> {
-        let tenant = tenant(&request)?;
+        let (tenant, by) = (tenant(&request)?, actor(&request)?);
         let (submission, digest) = submission(request.into_inner())?;
-        Ok(Response::new(self.0.store.submit(&tenant, &submission, digest).await.map_err(Refusal::from)?))
+        Ok(Response::new(self.0.store.submit(&tenant, &submission, digest, &by).await.map_err(Refusal::from)?))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Answer<Job> {
@@ -74,8 +75,8 @@ impl<S: Store> Avatars for FrontDesk<S> {
     }
 
     async fn cancel_job(&self, request: Request<v1::CancelJobRequest>) -> Answer<Job> {
-        let job = job(&request.get_ref().job_id)?;
-        Ok(Response::new(self.0.store.cancel(&tenant(&request)?, job).await.map_err(Refusal::from)?))
+        let (job, by) = (job(&request.get_ref().job_id)?, actor(&request)?);
+        Ok(Response::new(self.0.store.cancel(&tenant(&request)?, job, &by).await.map_err(Refusal::from)?))
     }
 
     async fn watch_job(&self, request: Request<v1::WatchJobRequest>) -> Answer<Self::WatchJobStream> {
@@ -90,13 +91,13 @@ impl<S: Store> Avatars for FrontDesk<S> {
     }
 
     async fn download(&self, request: Request<v1::DownloadRequest>) -> Answer<Self::DownloadStream> {
-        let tenant: TenantId = tenant(&request)?;
-        Ok(Response::new(Box::pin(download::download(&self.0, &tenant, &request.get_ref().key).await?)))
+        let (tenant, by) = (tenant(&request)?, actor(&request)?);
+        Ok(Response::new(Box::pin(download::download(&self.0, &tenant, &request.get_ref().key, &by).await?)))
     }
 
     async fn get_download_link(&self, request: Request<v1::DownloadRequest>) -> Answer<v1::DownloadLink> {
-        let tenant: TenantId = tenant(&request)?;
-        Ok(Response::new(download::link(&self.0, &tenant, &request.get_ref().key).await?))
+        let (tenant, by) = (tenant(&request)?, actor(&request)?);
+        Ok(Response::new(download::link(&self.0, &tenant, &request.get_ref().key, &by).await?))
     }
 }
 

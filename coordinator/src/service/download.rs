@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use tonic::Status;
 
 use super::Shared;
+use crate::audit::Actor;
 use crate::bucket::LINK_LIFE;
-use crate::store::Store;
+use crate::store::{Reading, Store};
 
 /// Bytes of a message at most.
 const CHUNK: usize = 1 << 20;
@@ -19,21 +20,29 @@ pub(super) async fn download<S: Store>(
     shared: &Shared<S>,
     tenant: &TenantId,
     key: &str,
+    by: &Actor,
 ) -> Result<impl Stream<Item = Result<DownloadChunk, Status>> + Send + 'static, Refusal> {
     let key: ObjectKey = key.parse()?;
-    let object = shared.store.object(tenant, &key).await?;
+    let object = shared.store.open_object(tenant, &key, Reading::Here, by).await?;
     let bytes = shared.bucket.read(&key).await?;
     Ok(chunks(object, bytes))
 }
 
 /// A link to an object of the tenant, where the bucket knows links.
-pub(super) async fn link<S: Store>(shared: &Shared<S>, tenant: &TenantId, key: &str) -> Result<DownloadLink, Refusal> {
-    let object = shared.store.object(tenant, &key.parse()?).await?;
-    let url = shared.bucket.link(&object.key).await?;
-    Ok(url.map_or_else(DownloadLink::default, |url| DownloadLink { url, seconds: LINK_LIFE.as_secs() as u32 }))
+pub(super) async fn link<S: Store>(
+    shared: &Shared<S>,
+    tenant: &TenantId,
+    key: &str,
+    by: &Actor,
+) -> Result<DownloadLink, Refusal> {
+    let key = key.parse()?;
+    let object = shared.store.object(tenant, &key).await?;
+    let Some(url) = shared.bucket.link(&object.key).await? else { return Ok(DownloadLink::default()) };
+    shared.store.open_object(tenant, &key, Reading::ByLink, by).await?;
+    Ok(DownloadLink { url, seconds: LINK_LIFE.as_secs() as u32 })
 }
 
-struct Reading {
+struct Download {
     object: ObjectRef,
     bytes: BoxStream<'static, Result<Vec<u8>, Refusal>>,
     hasher: Sha256,
@@ -45,7 +54,7 @@ fn chunks(
     object: ObjectRef,
     bytes: BoxStream<'static, Result<Vec<u8>, Refusal>>,
 ) -> impl Stream<Item = Result<DownloadChunk, Status>> + Send + 'static {
-    let reading = Reading { object, bytes, hasher: Sha256::new(), pending: Vec::new(), done: false };
+    let reading = Download { object, bytes, hasher: Sha256::new(), pending: Vec::new(), done: false };
     futures::stream::unfold(reading, async |mut reading| {
         let next = reading.next().await.transpose()?;
         reading.done |= next.is_err();
@@ -53,7 +62,7 @@ fn chunks(
     })
 }
 
-impl Reading {
+impl Download {
     /// The next chunk; the last one only after the digest of the whole was found right.
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Refusal> {
         while !self.done && self.pending.len() <= CHUNK {

@@ -1,5 +1,6 @@
 //! The whole coordinator over real gRPC on loopback, with an in-memory bucket.
 
+mod erasure;
 mod served;
 mod tenants;
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use tonic::Streaming;
 
 use super::{Shared, shutting_down};
+use crate::audit::Actor;
 use crate::photos::{Batch, Picture};
 use crate::store::{Store, UPLOAD_LIMIT, Upload};
 
@@ -24,16 +25,18 @@ const MAX_CHUNK: usize = 1 << 20;
 pub(super) async fn receive<S: Store>(
     shared: Arc<Shared<S>>,
     tenant: TenantId,
+    by: Actor,
     stream: Streaming<PutSubjectRequest>,
 ) -> Result<PutSubjectResponse, Refusal> {
     // In a task of its own: when the client goes away, its stream ends here with an error, and the upload is abandoned.
-    let receiving = tokio::spawn(async move { upload(&shared, tenant, Parts(stream)).await });
+    let receiving = tokio::spawn(async move { upload(&shared, tenant, &by, Parts(stream)).await });
     receiving.await.map_err(|error| Refusal::internal(error.to_string()))?
 }
 
 async fn upload<S: Store>(
     shared: &Shared<S>,
     tenant: TenantId,
+    by: &Actor,
     mut parts: Parts,
 ) -> Result<PutSubjectResponse, Refusal> {
     let _permit = shared.uploads.acquire().await.map_err(|_closed| shutting_down())?;
@@ -50,8 +53,8 @@ async fn upload<S: Store>(
     };
     let committed = match stored {
         Ok((photos, warnings)) => {
-            let subject = shared.store.commit_upload(&upload, &header.consent, &photos).await.map_err(Refusal::from);
-            subject.map(|subject| PutSubjectResponse { subject: Some(subject), warnings })
+            let subject = shared.store.commit_upload(&upload, &header.consent, &photos, by).await;
+            subject.map_err(Refusal::from).map(|subject| PutSubjectResponse { subject: Some(subject), warnings })
         }
         Err(refusal) => Err(refusal),
     };

@@ -1,11 +1,14 @@
 //! What every engine must do, in clauses. [`contract!`] turns an [`Engine`] into its tests.
 
+mod audit;
 mod garbage;
 mod jobs;
 mod leases;
 mod subjects;
+pub(crate) mod tampering;
 mod training;
 
+pub(crate) use audit::*;
 pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
@@ -19,11 +22,12 @@ use likeness_proto::v1::{self, SubjectState};
 use likeness_proto::{
     Avatar, BaseModel, Capacity, Checkpoint, Completion, Consent, ErrorCode, Evaluation, Failure, Incarnation, JobId,
     LeaseAsk, LeaseId, ModelFacts, ObjectRef, Outcome, Photo, Prefix, Progress, Refusal, Registration, Release,
-    Renewal, Renewals, Sha256, StopReason, SubjectName, TaskKind, TaskResult, TenantId, TrainReport, Verdict,
+    Renewal, Renewals, Secret, Sha256, StopReason, SubjectName, TaskKind, TaskResult, TenantId, TrainReport, Verdict,
     avatar_name, checkpoint_name, photo_key,
 };
 
-use super::{Policy, SWEEP_LIMIT, Store, StoreError, Sweep, UPLOAD_LIMIT};
+use super::{Cause, Policy, SWEEP_LIMIT, Store, StoreError, Sweep, UPLOAD_LIMIT};
+use crate::audit::{Actor, Blind};
 use crate::clock::ManualClock;
 
 /// Opens stores on one place; opened again, a store remembers.
@@ -37,7 +41,7 @@ const LEASE: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 2;
 
 pub(crate) fn policy() -> Policy {
-    Policy { lease: LEASE, attempts: ATTEMPTS, base_model: None }
+    Policy { lease: LEASE, attempts: ATTEMPTS, base_model: None, blind: Blind::new(&Secret::new("pepper").unwrap()) }
 }
 
 fn model(digit: char) -> BaseModel {
@@ -92,12 +96,12 @@ impl<E: Engine> World<E> {
 
     async fn put(&self, subject: &str) -> v1::Subject {
         let upload = self.store.begin_upload(&self.tenant, &name(subject)).await.unwrap();
-        self.store.commit_upload(&upload, &consent(), &[self.photo(subject)]).await.unwrap()
+        self.store.commit_upload(&upload, &consent(), &[self.photo(subject)], &actor()).await.unwrap()
     }
 
     async fn try_submit(&self, key: &str, subjects: &[&str], trains: bool) -> Result<v1::Job, StoreError> {
         let wire = request(key, subjects, trains);
-        self.store.submit(&self.tenant, &wire.try_into().unwrap(), [trains as u8; 32]).await
+        self.store.submit(&self.tenant, &wire.try_into().unwrap(), [trains as u8; 32], &actor()).await
     }
 
     async fn submit(&self, subjects: &[&str]) -> v1::Job {
@@ -157,6 +161,14 @@ impl<E: Engine> World<E> {
         self.clock.advance(LEASE);
         self.store.expire().await.unwrap();
     }
+}
+
+fn actor() -> Actor {
+    Actor::key("lk01")
+}
+
+fn asked() -> Cause {
+    Cause::Asked(actor())
 }
 
 fn consent() -> Consent {
@@ -242,11 +254,11 @@ pub(crate) async fn fill<S: Store>(store: &S, worker: Incarnation, subjects: usi
         let sha256 = Sha256::of(subject.as_bytes());
         let object = ObjectRef { key: photo_key(&tenant, &name(subject), &sha256), sha256, size: 3 };
         let photo = Photo { file_name: "a.png".into(), object, width: 32, height: 64, caption: None };
-        store.commit_upload(&upload, &consent(), &[photo]).await.unwrap();
+        store.commit_upload(&upload, &consent(), &[photo], &actor()).await.unwrap();
     }
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let wire = request("many", &names, true);
-    store.submit(&tenant, &wire.try_into().unwrap(), [1; 32]).await.unwrap().id.parse().unwrap()
+    store.submit(&tenant, &wire.try_into().unwrap(), [1; 32], &actor()).await.unwrap().id.parse().unwrap()
 }
 
 /// Claims until nothing is ready.
@@ -331,6 +343,10 @@ macro_rules! contract {
             a_tenant_that_keeps_nothing_for_long_has_old_subjects_forgotten,
             a_turn_is_one_holders_until_it_ends,
             a_sweep_is_one_coordinators_at_a_time,
+            whatever_people_do_is_logged_in_its_order_and_names_nobody,
+            what_did_not_happen_is_not_logged,
+            those_who_act_at_once_are_logged_one_after_the_other,
+            what_was_put_after_a_tombstone_is_not_forgotten_by_it,
         }
     };
 }

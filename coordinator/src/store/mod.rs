@@ -24,12 +24,13 @@ use likeness_proto::{
 
 use uuid::Uuid;
 
+use crate::audit::{Actor, Blind, Point};
 use crate::clock::Timestamp;
 
 pub use address::{NoStore, OpenError, StoreAddress};
 pub(crate) use signals::{Signal, Signals};
 
-/// How a store hands out work.
+/// How a store hands out work, and names things where no name may stand.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
     /// A lease lives this long after each renewal.
@@ -38,6 +39,8 @@ pub(crate) struct Policy {
     pub(crate) attempts: u32,
     /// The base model of jobs that name none; `None`: the only one that the fleet holds.
     pub(crate) base_model: Option<ModelDigest>,
+    /// Names things in the audit log.
+    pub(crate) blind: Blind,
 }
 
 /// A sweep may take this long before another coordinator begins it again.
@@ -62,12 +65,44 @@ pub(crate) struct Erasure {
     pub(crate) id: String,
     /// No upload can go on meanwhile, so photos are swept too.
     pub(crate) locked: bool,
+    /// What is to be written into the bucket before anything is swept.
+    pub(crate) tombstone: Option<Tombstone>,
+}
+
+/// Tells of a forgetting, whatever becomes of the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tombstone {
+    pub(crate) at: Timestamp,
+    /// The audit entry of it.
+    pub(crate) entry: Point,
+}
+
+/// Why a subject is forgotten.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Somebody asked.
+    Asked(Actor),
+    /// Its tenant keeps it no longer; looked at again in the transaction.
+    Retention,
+    /// It was forgotten at this time, and a restored backup holds it still; what was put later stays.
+    Replay(Timestamp),
+}
+
+/// How an object is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// Through a coordinator.
+    Here,
+    /// From the bucket, by a link.
+    ByLink,
 }
 
 /// A subject was forgotten; its objects are still to be swept.
 #[derive(Clone, Debug)]
 pub(crate) struct Forgotten {
     pub(crate) at: Timestamp,
+    /// The audit entry that tells of it.
+    pub(crate) entry: Point,
     /// Jobs that lost the subject.
     pub(crate) jobs: Vec<String>,
     pub(crate) erasure: Erasure,
@@ -139,7 +174,13 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Announces photos. Refused while the subject is being erased.
     fn begin_upload(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Upload>;
     /// Stores a subject whose photos lie in the bucket. Refused when it was forgotten since the upload began.
-    fn commit_upload(&self, upload: &Upload, consent: &Consent, photos: &[Photo]) -> impl Answer<v1::Subject>;
+    fn commit_upload(
+        &self,
+        upload: &Upload,
+        consent: &Consent,
+        photos: &[Photo],
+        by: &Actor,
+    ) -> impl Answer<v1::Subject>;
     /// Ends an upload that failed; what it wrote will be swept.
     fn abandon_upload(&self, upload: &Upload) -> impl Answer<()>;
     /// One subject.
@@ -149,7 +190,13 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Removes all that is known of a subject, cancels its work, and owes its erasure, now and again later, when no
     /// worker can be writing any more.
-    fn forget(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Forgotten>;
+    fn forget(&self, tenant: &TenantId, subject: &SubjectName, cause: &Cause) -> impl Answer<Forgotten>;
+    /// Subjects of all tenants after one of them, in order, `limit` at most, and when their photos came last.
+    fn subjects_after(
+        &self,
+        last: Option<&(TenantId, SubjectName)>,
+        limit: u32,
+    ) -> impl Answer<Vec<(TenantId, SubjectName, Timestamp)>>;
     /// The sweeps that are owed and that nobody is at, locked where no upload goes on. They are the caller's for [`SWEEP_LIMIT`].
     fn owed(&self, sweep: Sweep) -> impl Answer<Vec<Erasure>>;
     /// Which of the keys, listed under the erasure's prefix, belong to nothing that is known.
@@ -158,32 +205,39 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn swept(&self, erasure: &Erasure) -> impl Answer<()>;
 
     /// Accepts a job, once for each idempotency key; `request` is the request's digest.
-    fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32]) -> impl Answer<v1::Job>;
+    fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32], by: &Actor)
+    -> impl Answer<v1::Job>;
     /// One job.
     fn job(&self, tenant: &TenantId, job: JobId) -> impl Answer<v1::Job>;
     /// Jobs, newest first.
     fn jobs(&self, tenant: &TenantId, limit: u32) -> impl Answer<Vec<v1::Job>>;
     /// Cancels what is left of a job.
-    fn cancel(&self, tenant: &TenantId, job: JobId) -> impl Answer<v1::Job>;
+    fn cancel(&self, tenant: &TenantId, job: JobId, by: &Actor) -> impl Answer<v1::Job>;
     /// The loss curve of a subject of a job.
     fn losses(&self, tenant: &TenantId, job: JobId, subject: &SubjectName) -> impl Answer<v1::LossCurve>;
     /// A committed object.
     fn object(&self, tenant: &TenantId, key: &ObjectKey) -> impl Answer<ObjectRef>;
+    /// A committed object that is about to be read by somebody.
+    fn open_object(&self, tenant: &TenantId, key: &ObjectKey, reading: Reading, by: &Actor) -> impl Answer<ObjectRef>;
 
     /// Makes a tenant; one that is there stays as it is.
-    fn create_tenant(&self, tenant: &TenantId, retention_days: u32) -> impl Answer<Tenant>;
+    fn create_tenant(&self, tenant: &TenantId, retention_days: u32, by: &Actor) -> impl Answer<Tenant>;
     /// All tenants, by id.
     fn tenants(&self) -> impl Answer<Vec<Tenant>>;
     /// Remembers a key.
-    fn create_key(&self, key: &NewKey) -> impl Answer<Key>;
+    fn create_key(&self, key: &NewKey, by: &Actor) -> impl Answer<Key>;
     /// All keys, or those of a tenant.
     fn keys(&self, tenant: Option<&TenantId>) -> impl Answer<Vec<Key>>;
     /// The key of this prefix, if it is neither revoked nor expired.
     fn live_key(&self, prefix: &str) -> impl Answer<Option<Key>>;
     /// Remembers a key that opens what `old` does; `old` goes on for no longer than `overlap`.
-    fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration) -> impl Answer<Key>;
+    fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration, by: &Actor) -> impl Answer<Key>;
     /// Ends a key.
-    fn revoke_key(&self, prefix: &str) -> impl Answer<Key>;
+    fn revoke_key(&self, prefix: &str, by: &Actor) -> impl Answer<Key>;
+
+    /// Entries of the audit log after `sequence`, in order, `limit` at most. Outside of tests, `AuditLog` reads it.
+    #[cfg(test)]
+    fn audited(&self, sequence: u64, limit: u32) -> impl Answer<Vec<crate::audit::Entry>>;
 
     /// Takes or keeps a turn at work that one coordinator does for all, for `span`; answers whether it is `holder`'s.
     fn take_turn(&self, work: &str, holder: Uuid, span: Duration) -> impl Answer<bool>;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 use futures::TryStreamExt;
-use likeness_proto::{ObjectKey, Refusal, SubjectName, TenantId};
+use likeness_proto::{ErrorCode, ObjectKey, Refusal, SubjectName, TenantId, subject_prefix};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::forget;
 use crate::bucket::Bucket;
-use crate::store::Store;
+use crate::store::{Cause, Store};
 
 /// Keys that are looked up together.
 const BATCH: usize = 1000;
@@ -39,8 +39,12 @@ pub(crate) async fn collect<S: Store>(turn: &Turn<'_, S>, bucket: &Bucket) -> Re
         if !turn.goes_on().await? {
             return Ok(0);
         }
-        forget(store, bucket, &tenant, &subject).await?;
-        tracing::info!(%tenant, "subject forgotten, its tenant keeps it no longer");
+        match forget(store, bucket, &tenant, &subject, &Cause::Retention).await {
+            Ok(_receipt) => tracing::info!(%tenant, "subject forgotten, its tenant keeps it no longer"),
+            // It was put again, or went, since the look.
+            Err(refusal) if refusal.code == ErrorCode::UnknownSubject => {}
+            Err(refusal) => return Err(refusal),
+        }
     }
     let mut listed = bucket.list_all();
     let (mut gone, mut batch) = (0, Batch::default());
@@ -61,9 +65,7 @@ pub(crate) async fn collect<S: Store>(turn: &Turn<'_, S>, bucket: &Bucket) -> Re
 async fn remove<S: Store>(store: &S, bucket: &Bucket, batch: Batch) -> Result<usize, Refusal> {
     let Some((tenant, subject)) = batch.of else { return Ok(0) };
     let garbage = store.garbage(&tenant, &subject, batch.keys).await?;
-    for key in &garbage {
-        bucket.delete(key).await?;
-    }
+    bucket.delete(&subject_prefix(&tenant, &subject), &garbage).await?;
     Ok(garbage.len())
 }
 

@@ -65,9 +65,8 @@ impl Served {
     }
 
     pub(super) async fn restarted(self) -> Self {
-        self.shutdown.cancel();
-        self.running.await.unwrap().unwrap();
-        Self::over(self.folder, self.bucket, Duration::from_secs(60)).await
+        let (folder, bucket) = self.stop().await;
+        Self::over(folder, bucket, Duration::from_secs(60)).await
     }
 
     pub(super) fn people_with(&self, token: &str) -> People {
@@ -108,10 +107,31 @@ impl Served {
         Ok(bytes)
     }
 
+    /// Everything of anybody's in the bucket.
     pub(super) async fn keys(&self) -> Vec<String> {
+        self.keys_under("v1").await
+    }
+
+    pub(super) async fn keys_under(&self, root: &str) -> Vec<String> {
         use futures::TryStreamExt;
-        let listed: Vec<_> = self.bucket.list(None).try_collect().await.unwrap();
+        let listed: Vec<_> = self.bucket.list(Some(&Path::from(root))).try_collect().await.unwrap();
         listed.into_iter().map(|meta| meta.location.to_string()).collect()
+    }
+
+    pub(super) async fn forget(&self, subject: &str) -> v1::ForgetReceipt {
+        let forget = v1::ForgetSubjectRequest { subject: subject.into() };
+        self.people().forget_subject(forget).await.unwrap().into_inner()
+    }
+
+    pub(super) fn store(&self) -> StoreAddress {
+        StoreAddress::Sqlite(self.folder.path().join("likeness.db"))
+    }
+
+    /// Ends it, so that its folder can be copied.
+    pub(super) async fn stop(self) -> (Arc<TempDir>, Arc<InMemory>) {
+        self.shutdown.cancel();
+        self.running.await.unwrap().unwrap();
+        (self.folder, self.bucket)
     }
 
     pub(super) async fn get_job(&self, job: &v1::Job) -> v1::Job {

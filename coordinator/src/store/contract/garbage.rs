@@ -21,7 +21,7 @@ impl<E: Engine> Yard<E> {
     async fn new() -> Self {
         let bucket = Bucket::new(Arc::new(InMemory::new()), None);
         let yard = Self { world: World::new().await, bucket, own: Uuid::new_v4() };
-        yard.world.store.create_tenant(&yard.world.tenant, 0).await.unwrap();
+        yard.world.store.create_tenant(&yard.world.tenant, 0, &actor()).await.unwrap();
         yard
     }
 
@@ -111,7 +111,7 @@ pub(crate) async fn outputs_of_lost_leases_and_ended_tasks_are_garbage_and_nothi
     yard.collect().await;
     assert!(!yard.keys().await.contains(kept.key.as_str()), "nothing begins there any more");
 
-    yard.world.store.cancel(&yard.world.tenant, job.id.parse().unwrap()).await.unwrap();
+    yard.world.store.cancel(&yard.world.tenant, job.id.parse().unwrap(), &actor()).await.unwrap();
     yard.collect().await;
     let embedding = output(&train, "embedding.safetensors").key.to_string();
     let photo = yard.world.photo("ada").object.key.to_string();
@@ -172,7 +172,7 @@ async fn whatever_happens_by<E: Engine>(seed: u64) {
     }
     // Everything ends: leases lapse, jobs are cancelled.
     for job in yard.world.store.jobs(&yard.world.tenant, 100).await.unwrap() {
-        drop(yard.world.store.cancel(&yard.world.tenant, job.id.parse().unwrap()).await);
+        drop(yard.world.store.cancel(&yard.world.tenant, job.id.parse().unwrap(), &actor()).await);
     }
     yard.collect().await;
     yard.check().await;
@@ -185,7 +185,7 @@ pub(crate) async fn a_tenant_that_keeps_nothing_for_long_has_old_subjects_forgot
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let yard = Yard::<E>::new().await;
     let brief = World { tenant: "brief".parse().unwrap(), ..yard.world };
-    brief.store.create_tenant(&brief.tenant, 30).await.unwrap();
+    brief.store.create_tenant(&brief.tenant, 30, &actor()).await.unwrap();
     let yard = Yard { world: brief, bucket: yard.bucket, own: yard.own };
     yard.submit("ada").await;
     yard.world.clock.advance(DAY * 31);

@@ -59,7 +59,7 @@ pub(crate) async fn a_job_whose_model_nobody_holds_is_refused<E: Engine>() {
     world.put("ada").await;
     let mut wire = request("key", &["ada"], true);
     wire.base_model = model('c').digest.to_string();
-    let refused = world.store.submit(&world.tenant, &wire.try_into().unwrap(), [0; 32]).await;
+    let refused = world.store.submit(&world.tenant, &wire.try_into().unwrap(), [0; 32], &actor()).await;
     assert_eq!(code(refused), ErrorCode::ModelUnavailable);
     let world = world.reopened().await;
     world.submit(&["ada"]).await; // what the fleet holds is not forgotten
@@ -126,14 +126,14 @@ pub(crate) async fn a_cancelled_job_keeps_what_is_finished_and_stays_cancelled<E
     world.complete(&world.claim_one().await).await.unwrap();
     let running = world.claim_one().await;
     let id = job.id.parse().unwrap();
-    let cancelled = world.store.cancel(&world.tenant, id).await.unwrap();
+    let cancelled = world.store.cancel(&world.tenant, id, &actor()).await.unwrap();
     assert_eq!(cancelled.state(), v1::JobState::Cancelled);
     assert!(cancelled.subjects[0].embedding.is_some());
 
     assert_eq!(world.renew(&running, None).await, Verdict::Cancelled);
     assert_eq!(code(world.complete(&running).await), ErrorCode::StaleFence);
     assert!(world.claim().await.is_empty());
-    assert_eq!(code(world.store.cancel(&world.tenant, id).await), ErrorCode::JobFinished);
+    assert_eq!(code(world.store.cancel(&world.tenant, id, &actor()).await), ErrorCode::JobFinished);
     assert_eq!(world.job(&job).await, cancelled);
 }
 
@@ -142,7 +142,10 @@ pub(crate) async fn a_finished_job_cannot_be_cancelled<E: Engine>() {
     world.put("ada").await;
     let job = world.submit(&["ada"]).await;
     world.work().await;
-    assert_eq!(code(world.store.cancel(&world.tenant, job.id.parse().unwrap()).await), ErrorCode::JobFinished);
+    assert_eq!(
+        code(world.store.cancel(&world.tenant, job.id.parse().unwrap(), &actor()).await),
+        ErrorCode::JobFinished
+    );
 }
 
 pub(crate) async fn a_tenant_sees_nothing_of_another<E: Engine>() {
@@ -153,14 +156,14 @@ pub(crate) async fn a_tenant_sees_nothing_of_another<E: Engine>() {
     let key = ada.photos[0].object.as_ref().unwrap().key.parse().unwrap();
     assert_eq!(code(world.store.subject(&other, &name("ada")).await), ErrorCode::UnknownSubject);
     assert_eq!(code(world.store.job(&other, id).await), ErrorCode::UnknownJob);
-    assert_eq!(code(world.store.cancel(&other, id).await), ErrorCode::UnknownJob);
+    assert_eq!(code(world.store.cancel(&other, id, &actor()).await), ErrorCode::UnknownJob);
     assert_eq!(code(world.store.losses(&other, id, &name("ada")).await), ErrorCode::UnknownJob);
     assert_eq!(code(world.store.object(&other, &key).await), ErrorCode::UnknownObject);
-    assert_eq!(code(world.store.forget(&other, &name("ada")).await), ErrorCode::UnknownSubject);
+    assert_eq!(code(world.store.forget(&other, &name("ada"), &asked()).await), ErrorCode::UnknownSubject);
     assert!(world.store.subjects(&other).await.unwrap().is_empty());
     assert!(world.store.jobs(&other, 10).await.unwrap().is_empty());
     let same_key = request("key", &["ada"], true).try_into().unwrap();
-    assert_eq!(code(world.store.submit(&other, &same_key, [9; 32]).await), ErrorCode::UnknownSubject);
+    assert_eq!(code(world.store.submit(&other, &same_key, [9; 32], &actor()).await), ErrorCode::UnknownSubject);
     assert!(world.store.object(&world.tenant, &key).await.is_ok());
 }
 

@@ -8,7 +8,7 @@ pub(crate) async fn photos_put_again_do_not_touch_jobs_that_go_on<E: Engine>() {
     world.submit(&["ada"]).await;
     let upload = world.store.begin_upload(&world.tenant, &name("ada")).await.unwrap();
     let other = Photo { file_name: "other.png".into(), ..world.photo("bob") };
-    world.store.commit_upload(&upload, &consent(), &[other]).await.unwrap();
+    world.store.commit_upload(&upload, &consent(), &[other], &actor()).await.unwrap();
     let grant = world.claim_one().await;
     let Some(v1::grant::Work::Train(work)) = &grant.work else { panic!("{grant:?}") };
     assert_eq!(work.photos[0].file_name, "a.png");
@@ -21,7 +21,7 @@ pub(crate) async fn a_forgotten_subject_leaves_nothing_and_touches_nobody_else<E
     let job = world.submit(&["ada", "bob"]).await;
     let (train, bob) = (world.claim_one().await, world.claim_one().await);
     world.renew(&train, Some(Progress::Train(report(5, &[0.5; 5])))).await;
-    let forgotten = world.store.forget(&world.tenant, &name("ada")).await.unwrap();
+    let forgotten = world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap();
     assert_eq!(forgotten.jobs, std::slice::from_ref(&job.id));
 
     assert_eq!(code(world.store.subject(&world.tenant, &name("ada")).await), ErrorCode::UnknownSubject);
@@ -43,7 +43,7 @@ pub(crate) async fn a_forgotten_subject_leaves_nothing_and_touches_nobody_else<E
     world.work().await;
     assert_eq!(world.job(&job).await.state(), v1::JobState::PartlyFailed);
     world.store.swept(&forgotten.erasure).await.unwrap();
-    assert_eq!(code(world.store.forget(&world.tenant, &name("ada")).await), ErrorCode::UnknownSubject);
+    assert_eq!(code(world.store.forget(&world.tenant, &name("ada"), &asked()).await), ErrorCode::UnknownSubject);
 }
 
 pub(crate) async fn a_finished_job_stays_as_it_ended_when_its_subject_is_forgotten<E: Engine>() {
@@ -51,7 +51,7 @@ pub(crate) async fn a_finished_job_stays_as_it_ended_when_its_subject_is_forgott
     world.put("ada").await;
     let job = world.submit(&["ada"]).await;
     world.work().await;
-    world.store.forget(&world.tenant, &name("ada")).await.unwrap();
+    world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap();
     let job = world.job(&job).await;
     assert_eq!((job.state(), job.subjects[0].avatars.len()), (v1::JobState::Succeeded, 0));
     assert_eq!(job.subjects[0].error.as_ref().unwrap().code(), ErrorCode::SubjectForgotten);
@@ -62,7 +62,7 @@ pub(crate) async fn a_subject_is_put_again_only_after_its_erasure_and_then_kept<
     world.put("ada").await;
     world.submit(&["ada"]).await;
     let stale = world.claim_one().await;
-    let erasure = world.store.forget(&world.tenant, &name("ada")).await.unwrap().erasure;
+    let erasure = world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap().erasure;
     assert_eq!(code(world.store.begin_upload(&world.tenant, &name("ada")).await), ErrorCode::Unavailable);
     world.store.swept(&erasure).await.unwrap();
 
@@ -84,9 +84,9 @@ pub(crate) async fn a_subject_is_put_again_only_after_its_erasure_and_then_kept<
 pub(crate) async fn an_upload_overtaken_by_forgetting_is_refused<E: Engine>() {
     let world = World::<E>::new().await;
     let upload = world.store.begin_upload(&world.tenant, &name("ada")).await.unwrap();
-    world.store.forget(&world.tenant, &name("ada")).await.unwrap();
+    world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap();
     let photo = world.photo("ada");
-    let refused = world.store.commit_upload(&upload, &consent(), std::slice::from_ref(&photo)).await;
+    let refused = world.store.commit_upload(&upload, &consent(), std::slice::from_ref(&photo), &actor()).await;
     assert_eq!(code(refused), ErrorCode::SubjectForgotten);
     world.store.abandon_upload(&upload).await.unwrap();
     let erasure = &world.store.owed(Sweep::All).await.unwrap()[0];
@@ -103,7 +103,7 @@ pub(crate) async fn photos_are_not_swept_under_an_upload_that_goes_on<E: Engine>
     assert!(world.store.unknown(erasure, vec![photo.object.key.clone()]).await.unwrap().is_empty());
     world.store.swept(erasure).await.unwrap();
 
-    world.store.commit_upload(&going, &consent(), std::slice::from_ref(&photo)).await.unwrap();
+    world.store.commit_upload(&going, &consent(), std::slice::from_ref(&photo), &actor()).await.unwrap();
     let erasure = &world.store.owed(Sweep::Due).await.unwrap()[0];
     assert!(erasure.locked, "nothing goes on now");
     assert!(world.store.unknown(erasure, vec![photo.object.key]).await.unwrap().is_empty(), "it is committed");
@@ -116,7 +116,7 @@ pub(crate) async fn an_upload_that_never_ends_is_taken_back<E: Engine>() {
     let upload = world.store.begin_upload(&world.tenant, &name("ada")).await.unwrap();
     world.clock.advance(UPLOAD_LIMIT);
     world.store.expire().await.unwrap();
-    let refused = world.store.commit_upload(&upload, &consent(), &[world.photo("ada")]).await;
+    let refused = world.store.commit_upload(&upload, &consent(), &[world.photo("ada")], &actor()).await;
     assert_eq!(code(refused), ErrorCode::SubjectForgotten);
     assert_eq!(world.store.owed(Sweep::Due).await.unwrap().len(), 1);
 }
@@ -124,7 +124,7 @@ pub(crate) async fn an_upload_that_never_ends_is_taken_back<E: Engine>() {
 pub(crate) async fn a_sweep_is_one_coordinators_at_a_time<E: Engine>() {
     let world = World::<E>::new().await;
     world.put("ada").await;
-    world.store.forget(&world.tenant, &name("ada")).await.unwrap();
+    world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap();
     assert!(world.store.owed(Sweep::Due).await.unwrap().is_empty(), "whoever forgot is at it");
     world.clock.advance(SWEEP_LIMIT);
     let owed = world.store.owed(Sweep::Due).await.unwrap();

@@ -1,6 +1,6 @@
 //! What is Postgres's own: locks. Whoever takes several takes them in this order, so that nobody waits in a circle: the
-//! subjects of uploads and erasures, tasks that are ready, the courses of subjects through jobs, records of subjects, jobs; of
-//! each kind in the order of their keys. A circle that is left all the same is broken by the server, and the transaction is
+//! subjects of uploads and erasures, tasks that are ready, the courses of subjects through jobs, records of subjects, jobs, the
+//! end of the audit log; of each kind in the order of their keys. A circle that is left all the same is broken by the server, and the transaction is
 //! tried again.
 
 use likeness_proto::{JobId, SubjectName, TenantId};
@@ -81,6 +81,14 @@ pub(super) async fn lock_subject_record(tx: &mut Connection, of: &TenantId, name
         .bind(name.as_str())
         .execute(tx)
         .await?;
+    Ok(())
+}
+
+/// Makes the end of the audit log the transaction's own, until it ends. Taken last of all.
+pub(super) async fn lock_audit(tx: &mut Connection) -> Result<()> {
+    // Not in one statement with a look at the end: that would see it as it was before the wait.
+    const LOG: i64 = 0x6C69_6B65_6E65_7373;
+    sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOG).execute(tx).await?;
     Ok(())
 }
 

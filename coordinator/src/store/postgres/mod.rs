@@ -11,3 +11,4 @@ mod sql;
 mod tests;
 
 pub(crate) use sql::Engine as PostgresStore;
+pub(crate) use sql::audit_after;

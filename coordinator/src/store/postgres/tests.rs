@@ -10,7 +10,9 @@ use sqlx::{AssertSqlSafe, Connection};
 use uuid::Uuid;
 
 use super::PostgresStore;
+use crate::audit::AuditLog;
 use crate::clock::ManualClock;
+use crate::store::contract::tampering::{self, Tampering};
 use crate::store::contract::{self, Engine, contract};
 use crate::store::{OpenError, Policy, Signal, Store, StoreAddress};
 
@@ -37,6 +39,45 @@ impl Engine for Database {
 }
 
 contract!(Database, ignore = "needs a Postgres server: tests/fleet.sh");
+
+impl Tampering for Database {
+    async fn log(&self) -> AuditLog {
+        AuditLog::open(&StoreAddress::Postgres(Box::new(self.0.clone()))).await.unwrap()
+    }
+
+    async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        let mut connection = sqlx::PgConnection::connect_with(&self.0).await?;
+        sqlx::query(statement).execute(&mut connection).await.map(drop)
+    }
+
+    async fn unlock(&self) {
+        self.run("DROP FUNCTION audit_is_kept CASCADE").await.unwrap();
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Postgres server: tests/fleet.sh"]
+async fn the_log_refuses_to_be_changed_or_cut() {
+    tampering::the_log_refuses_to_be_changed_or_cut::<Database>(&[
+        "UPDATE audit SET actor = 'nobody'",
+        "DELETE FROM audit WHERE sequence = 5",
+        "DELETE FROM audit",
+        "TRUNCATE audit",
+    ])
+    .await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Postgres server: tests/fleet.sh"]
+async fn whoever_changes_the_log_all_the_same_is_found_out() {
+    tampering::whoever_changes_the_log_all_the_same_is_found_out::<Database>().await;
+}
+
+#[tokio::test]
+#[ignore = "needs a Postgres server: tests/fleet.sh"]
+async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head() {
+    tampering::a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head::<Database>().await;
+}
 
 impl Database {
     /// A coordinator's store, by the server's clock.

@@ -15,9 +15,10 @@ use uuid::Uuid;
 
 use super::dialect::{self, Connection, Db};
 use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, subjects, submit, upkeep};
+use crate::audit::Actor;
 use crate::clock::{Clock, Timestamp};
 use crate::store::{
-    Erasure, Forgotten, Key, NewKey, Policy, Signal, Signals, Store, StoreError, Sweep, Tenant, Upload,
+    Cause, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant, Upload,
 };
 
 /// A store in a database of the dialect.
@@ -181,8 +182,14 @@ impl Store for Engine {
         write!(self, subjects::begin_upload, tenant, subject)
     }
 
-    async fn commit_upload(&self, upload: &Upload, consent: &Consent, photos: &[Photo]) -> Result<v1::Subject> {
-        write!(self, subjects::commit_upload, upload, consent, photos)
+    async fn commit_upload(
+        &self,
+        upload: &Upload,
+        consent: &Consent,
+        photos: &[Photo],
+        by: &Actor,
+    ) -> Result<v1::Subject> {
+        write!(self, subjects::commit_upload, upload, consent, photos, by)
     }
 
     async fn abandon_upload(&self, upload: &Upload) -> Result<()> {
@@ -197,8 +204,16 @@ impl Store for Engine {
         subjects::list(&mut *self.read().await?, tenant).await
     }
 
-    async fn forget(&self, tenant: &TenantId, subject: &SubjectName) -> Result<Forgotten> {
-        write!(self, erasures::forget, tenant, subject)
+    async fn forget(&self, tenant: &TenantId, subject: &SubjectName, cause: &Cause) -> Result<Forgotten> {
+        write!(self, erasures::forget, tenant, subject, cause)
+    }
+
+    async fn subjects_after(
+        &self,
+        last: Option<&(TenantId, SubjectName)>,
+        limit: u32,
+    ) -> Result<Vec<(TenantId, SubjectName, Timestamp)>> {
+        subjects::after(&mut *self.read().await?, last, limit).await
     }
 
     async fn owed(&self, sweep: Sweep) -> Result<Vec<Erasure>> {
@@ -213,8 +228,14 @@ impl Store for Engine {
         write!(self, erasures::swept, erasure)
     }
 
-    async fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32]) -> Result<v1::Job> {
-        write!(self, submit::submit, tenant, submission, request)
+    async fn submit(
+        &self,
+        tenant: &TenantId,
+        submission: &Submission,
+        request: [u8; 32],
+        by: &Actor,
+    ) -> Result<v1::Job> {
+        write!(self, submit::submit, tenant, submission, request, by)
     }
 
     async fn job(&self, tenant: &TenantId, job: JobId) -> Result<v1::Job> {
@@ -225,8 +246,8 @@ impl Store for Engine {
         jobs::list(&mut *self.read().await?, tenant, limit).await
     }
 
-    async fn cancel(&self, tenant: &TenantId, job: JobId) -> Result<v1::Job> {
-        write!(self, jobs::cancel, tenant, job)
+    async fn cancel(&self, tenant: &TenantId, job: JobId, by: &Actor) -> Result<v1::Job> {
+        write!(self, jobs::cancel, tenant, job, by)
     }
 
     async fn losses(&self, tenant: &TenantId, job: JobId, subject: &SubjectName) -> Result<v1::LossCurve> {
@@ -237,16 +258,20 @@ impl Store for Engine {
         subjects::object(&mut *self.read().await?, tenant, key).await
     }
 
-    async fn create_tenant(&self, tenant: &TenantId, retention_days: u32) -> Result<Tenant> {
-        write!(self, keys::create_tenant, tenant, retention_days)
+    async fn open_object(&self, tenant: &TenantId, key: &ObjectKey, reading: Reading, by: &Actor) -> Result<ObjectRef> {
+        write!(self, subjects::open_object, tenant, key, reading, by)
+    }
+
+    async fn create_tenant(&self, tenant: &TenantId, retention_days: u32, by: &Actor) -> Result<Tenant> {
+        write!(self, keys::create_tenant, tenant, retention_days, by)
     }
 
     async fn tenants(&self) -> Result<Vec<Tenant>> {
         keys::tenants(&mut *self.read().await?).await
     }
 
-    async fn create_key(&self, key: &NewKey) -> Result<Key> {
-        write!(self, keys::create_key, key)
+    async fn create_key(&self, key: &NewKey, by: &Actor) -> Result<Key> {
+        write!(self, keys::create_key, key, by)
     }
 
     async fn keys(&self, tenant: Option<&TenantId>) -> Result<Vec<Key>> {
@@ -259,12 +284,17 @@ impl Store for Engine {
         keys::live(&mut snapshot, prefix, now).await
     }
 
-    async fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration) -> Result<Key> {
-        write!(self, keys::rotate, old, prefix, hash, overlap)
+    async fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration, by: &Actor) -> Result<Key> {
+        write!(self, keys::rotate, old, prefix, hash, overlap, by)
     }
 
-    async fn revoke_key(&self, prefix: &str) -> Result<Key> {
-        write!(self, keys::revoke, prefix)
+    async fn revoke_key(&self, prefix: &str, by: &Actor) -> Result<Key> {
+        write!(self, keys::revoke, prefix, by)
+    }
+
+    #[cfg(test)]
+    async fn audited(&self, sequence: u64, limit: u32) -> Result<Vec<crate::audit::Entry>> {
+        super::audit::after(&mut *self.read().await?, sequence, limit).await
     }
 
     async fn take_turn(&self, work: &str, holder: Uuid, span: Duration) -> Result<bool> {

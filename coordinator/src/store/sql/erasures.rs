@@ -2,27 +2,37 @@
 //! prefix; then the prefix is swept, at once and again later, when nobody can be writing under an old lease any more.
 //! A sweep removes only what nothing known refers to, so it may happen at any time and does not touch a subject that was
 //! put again since.
+//!
+//! A tombstone in the bucket tells of every forgetting, so that a restored backup of the store does not bring back what was forgotten after it
+//! was taken. The sweep that the forgetting owes writes it, first of all: it is owed until then, and nobody is told of the erasure earlier.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use likeness_proto::v1;
 use likeness_proto::{ObjectKey, ObjectKind, SubjectName, TenantId, kind_of};
+use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Connection, Result, Writing, dialect};
+use super::{Connection, Result, Row, Writing, audit, dialect, subjects, upkeep};
+use crate::audit::{Action, Actor, Note, Point};
 use crate::clock::Timestamp;
 use crate::lifecycle::SubjectState;
-use crate::store::{Erasure, Forgotten, Reach, SWEEP_LIMIT, Sweep, refusals};
+use crate::store::{Cause, Erasure, Forgotten, Reach, SWEEP_LIMIT, StoreError, Sweep, Tombstone, refusals};
 
 /// How long after forgetting the last sweep comes: for processes that hung with a write half done.
 const LAST_SWEEP: Duration = Duration::from_secs(60 * 60);
 
-pub(super) async fn forget(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<Forgotten> {
+pub(super) async fn forget(
+    w: &mut Writing,
+    tenant: &TenantId,
+    subject: &SubjectName,
+    cause: &Cause,
+) -> Result<Forgotten> {
     dialect::lock_subjects(&mut w.tx, &[(tenant.clone(), subject.clone())]).await?;
-    if !is_known(&mut w.tx, tenant, subject).await? {
+    if !is_given(w, tenant, subject, cause).await? {
         return Err(refusals::unknown_subject(subject).into());
     }
     let jobs = live_jobs(&mut w.tx, tenant, subject).await?;
@@ -44,10 +54,35 @@ pub(super) async fn forget(w: &mut Writing, tenant: &TenantId, subject: &Subject
         sqlx::query(statement).bind(tenant.as_str()).bind(subject.as_str()).execute(&mut *w.tx).await?;
     }
     for later in [w.policy.lease * 2, LAST_SWEEP] {
-        owe(w, tenant, subject, w.now + later, false).await?;
+        owe(w, tenant, subject, w.now + later, None).await?;
     }
-    let erasure = owe(w, tenant, subject, w.now, true).await?;
-    Ok(Forgotten { at: w.now, jobs, erasure })
+    courses::roll_up(w).await?;
+    let entry = note(w, tenant, subject, cause).await?;
+    let erasure = owe(w, tenant, subject, w.now, Some(Tombstone { at: w.now, entry })).await?;
+    Ok(Forgotten { at: w.now, entry, jobs, erasure })
+}
+
+/// Whether there is a subject that is to be forgotten for this reason.
+async fn is_given(w: &mut Writing, tenant: &TenantId, subject: &SubjectName, cause: &Cause) -> Result<bool> {
+    match cause {
+        Cause::Asked(_) => is_known(&mut w.tx, tenant, subject).await,
+        Cause::Retention => upkeep::is_overdue(&mut w.tx, w.now, tenant, subject).await,
+        Cause::Replay(forgotten) => {
+            let stored = subjects::find(&mut w.tx, tenant, subject).await?;
+            Ok(stored.is_some_and(|subject| subjects::stored_at(&subject) <= *forgotten))
+        }
+    }
+}
+
+async fn note(w: &mut Writing, tenant: &TenantId, subject: &SubjectName, cause: &Cause) -> Result<Point> {
+    let coordinator = Actor::coordinator();
+    let (action, by) = match cause {
+        Cause::Asked(actor) => (Action::SubjectForgotten, actor),
+        Cause::Retention => (Action::RetentionErased, &coordinator),
+        Cause::Replay(_) => (Action::ErasureReplayed, &coordinator),
+    };
+    let target = w.policy.blind.subject(tenant, subject);
+    audit::append(w, Note { by, tenant: Some(tenant), action, target }).await
 }
 
 /// Whether anything of the subject is left anywhere.
@@ -91,19 +126,23 @@ pub(super) async fn owe(
     tenant: &TenantId,
     subject: &SubjectName,
     due: Timestamp,
-    locked: bool,
+    tombstone: Option<Tombstone>,
 ) -> Result<Erasure> {
-    let (tenant, subject) = (tenant.clone(), subject.clone());
-    let erasure = Erasure { tenant, subject, id: Uuid::new_v4().to_string(), locked };
-    // Whoever locks begins at once.
+    let (tenant, subject, locked) = (tenant.clone(), subject.clone(), tombstone.is_some());
+    let erasure = Erasure { tenant, subject, id: Uuid::new_v4().to_string(), locked, tombstone };
+    // Whoever forgets sweeps at once, and lets nobody in meanwhile.
     let held = if locked { w.now + SWEEP_LIMIT } else { w.now };
-    sqlx::query("INSERT INTO erasures (tenant, subject, id, due, locked, held) VALUES ($1, $2, $3, $4, $5, $6)")
+    let insert = sqlx::query(
+        "INSERT INTO erasures (tenant, subject, id, due, locked, held, entry) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    );
+    insert
         .bind(erasure.tenant.as_str())
         .bind(erasure.subject.as_str())
         .bind(&erasure.id)
         .bind(due.millis())
         .bind(locked)
         .bind(held.millis())
+        .bind(tombstone.map(|tombstone| tombstone.entry.sequence as i64))
         .execute(&mut *w.tx)
         .await?;
     Ok(erasure)
@@ -130,22 +169,31 @@ pub(super) async fn owed(w: &mut Writing, sweep: Sweep) -> Result<Vec<Erasure>> 
     let subjects: Vec<_> = subjects.iter().map(|(tenant, subject)| owner(tenant, subject)).collect::<Result<_>>()?;
     dialect::lock_subjects(&mut w.tx, &subjects).await?;
     // Where no upload goes on, the sweep keeps new ones out until it is done.
-    let rows: Vec<(String, String, String, bool)> = sqlx::query_as(
+    let rows = sqlx::query(
         "UPDATE erasures SET locked = locked OR NOT EXISTS
              (SELECT 1 FROM uploads WHERE uploads.tenant = erasures.tenant AND uploads.subject = erasures.subject),
              held = $3
-         WHERE due <= $1 AND held <= $2 RETURNING tenant, subject, id, locked",
+         WHERE due <= $1 AND held <= $2
+         RETURNING tenant, subject, id, locked, entry,
+             (SELECT at FROM audit WHERE sequence = entry) AS at, (SELECT hash FROM audit WHERE sequence = entry) AS hash",
     )
     .bind(due)
     .bind(w.now.millis())
     .bind((w.now + SWEEP_LIMIT).millis())
     .fetch_all(&mut *w.tx)
     .await?;
-    let erasure = |(tenant, subject, id, locked): (String, String, String, bool)| {
-        let (tenant, subject) = owner(&tenant, &subject)?;
-        Ok(Erasure { tenant, subject, id, locked })
+    rows.iter().map(erasure).collect()
+}
+
+fn erasure(row: &Row) -> Result<Erasure> {
+    let (tenant, subject) = owner(row.try_get("tenant")?, row.try_get("subject")?)?;
+    let entry: Option<i64> = row.try_get("entry")?;
+    let tombstone = |sequence: i64| {
+        let entry = Point { sequence: sequence as u64, hash: audit::hash(row, "hash")? };
+        Ok::<_, StoreError>(Tombstone { at: Timestamp::from_millis(row.try_get("at")?), entry })
     };
-    rows.into_iter().map(erasure).collect()
+    let tombstone = entry.map(tombstone).transpose()?;
+    Ok(Erasure { tenant, subject, id: row.try_get("id")?, locked: row.try_get("locked")?, tombstone })
 }
 
 fn owner(tenant: &str, subject: &str) -> Result<(TenantId, SubjectName)> {

@@ -7,7 +7,8 @@ use likeness_proto::{ErrorCode, JobId, Refusal, TenantId};
 
 use super::courses::{self, Place};
 use super::rows::{known, parsed, record};
-use super::{Connection, Result, Writing, dialect};
+use super::{Connection, Result, Writing, audit, dialect};
+use crate::audit::{Action, Actor, Note};
 use crate::clock::Timestamp;
 use crate::lifecycle::JobState;
 use crate::store::{Reach, refusals};
@@ -102,7 +103,7 @@ async fn avatars(tx: &mut Connection, tenant: &TenantId, job: &str) -> Result<BT
     Ok(avatars)
 }
 
-pub(super) async fn cancel(w: &mut Writing, tenant: &TenantId, job: JobId) -> Result<v1::Job> {
+pub(super) async fn cancel(w: &mut Writing, tenant: &TenantId, job: JobId, by: &Actor) -> Result<v1::Job> {
     let before = get(&mut w.tx, tenant, job).await?;
     if known("jobs.state", JobState::decode(before.state))?.ended() {
         let state = before.state().as_str_name().trim_start_matches("JOB_STATE_").to_lowercase();
@@ -124,5 +125,8 @@ pub(super) async fn cancel(w: &mut Writing, tenant: &TenantId, job: JobId) -> Re
         }
     }
     courses::roll_up(w).await?;
-    get(&mut w.tx, tenant, job).await
+    let cancelled = get(&mut w.tx, tenant, job).await?;
+    let note = Note { by, tenant: Some(tenant), action: Action::JobCancelled, target: w.policy.blind.job(job) };
+    audit::append(w, note).await?;
+    Ok(cancelled)
 }

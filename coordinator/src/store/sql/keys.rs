@@ -6,18 +6,31 @@ use likeness_proto::{ErrorCode, Refusal, Role, TenantId};
 use sqlx::Row as _;
 
 use super::rows::{known, parsed};
-use super::{Connection, Result, Row, Writing};
+use super::{Connection, Result, Row, Writing, audit};
+use crate::audit::{Action, Actor, Note};
 use crate::clock::Timestamp;
 use crate::store::{Key, NewKey, StoreError, Tenant};
 
-pub(super) async fn create_tenant(w: &mut Writing, id: &TenantId, retention_days: u32) -> Result<Tenant> {
-    sqlx::query("INSERT INTO tenants (id, created_at, retention_days) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING")
-        .bind(id.as_str())
-        .bind(w.now.millis())
-        .bind(i64::from(retention_days))
-        .execute(&mut *w.tx)
-        .await?;
-    tenant(&mut w.tx, id).await
+pub(super) async fn create_tenant(w: &mut Writing, id: &TenantId, retention_days: u32, by: &Actor) -> Result<Tenant> {
+    let made = sqlx::query(
+        "INSERT INTO tenants (id, created_at, retention_days) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
+    )
+    .bind(id.as_str())
+    .bind(w.now.millis())
+    .bind(i64::from(retention_days))
+    .execute(&mut *w.tx)
+    .await?;
+    let tenant = tenant(&mut w.tx, id).await?;
+    if made.rows_affected() > 0 {
+        let target = w.policy.blind.tenant(id);
+        audit::append(w, Note { by, tenant: Some(id), action: Action::TenantCreated, target }).await?;
+    }
+    Ok(tenant)
+}
+
+async fn note(w: &mut Writing, key: &Key, action: Action, by: &Actor) -> Result<()> {
+    let target = w.policy.blind.key(&key.prefix);
+    audit::append(w, Note { by, tenant: key.tenant.as_ref(), action, target }).await.map(drop)
 }
 
 async fn tenant(tx: &mut Connection, id: &TenantId) -> Result<Tenant> {
@@ -44,7 +57,7 @@ pub(super) async fn tenants(tx: &mut Connection) -> Result<Vec<Tenant>> {
     rows.iter().map(decode_tenant).collect()
 }
 
-pub(super) async fn create_key(w: &mut Writing, new: &NewKey) -> Result<Key> {
+pub(super) async fn create_key(w: &mut Writing, new: &NewKey, by: &Actor) -> Result<Key> {
     if let Some(id) = &new.tenant {
         tenant(&mut w.tx, id).await?;
     }
@@ -58,6 +71,7 @@ pub(super) async fn create_key(w: &mut Writing, new: &NewKey) -> Result<Key> {
         revoked_at: None,
     };
     insert(w, &key).await?;
+    note(w, &key, Action::KeyCreated, by).await?;
     Ok(key)
 }
 
@@ -117,7 +131,14 @@ pub(super) async fn live(tx: &mut Connection, prefix: &str, now: Timestamp) -> R
 }
 
 /// Gives a key a successor; it opens what it does for no longer than `overlap`.
-pub(super) async fn rotate(w: &mut Writing, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration) -> Result<Key> {
+pub(super) async fn rotate(
+    w: &mut Writing,
+    old: &str,
+    prefix: &str,
+    hash: [u8; 32],
+    overlap: Duration,
+    by: &Actor,
+) -> Result<Key> {
     let row = sqlx::query(
         "UPDATE api_keys SET expires_at = CASE WHEN expires_at IS NULL OR expires_at > $2 THEN $2 ELSE expires_at END
          WHERE prefix = $1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $3)
@@ -131,10 +152,11 @@ pub(super) async fn rotate(w: &mut Writing, old: &str, prefix: &str, hash: [u8; 
     let old = decode(&row.ok_or_else(|| unknown(old))?)?;
     let key = Key { prefix: prefix.to_owned(), hash, created_at: w.now, expires_at: None, ..old };
     insert(w, &key).await?;
+    note(w, &key, Action::KeyRotated, by).await?;
     Ok(key)
 }
 
-pub(super) async fn revoke(w: &mut Writing, prefix: &str) -> Result<Key> {
+pub(super) async fn revoke(w: &mut Writing, prefix: &str, by: &Actor) -> Result<Key> {
     let row = sqlx::query(
         "UPDATE api_keys SET revoked_at = coalesce(revoked_at, $2) WHERE prefix = $1
          RETURNING prefix, tenant, role, hash, created_at, expires_at, revoked_at",
@@ -143,7 +165,12 @@ pub(super) async fn revoke(w: &mut Writing, prefix: &str) -> Result<Key> {
     .bind(w.now.millis())
     .fetch_optional(&mut *w.tx)
     .await?;
-    decode(&row.ok_or_else(|| unknown(prefix))?)
+    let key = decode(&row.ok_or_else(|| unknown(prefix))?)?;
+    // One that was ended before is not ended again.
+    if key.revoked_at == Some(w.now) {
+        note(w, &key, Action::KeyRevoked, by).await?;
+    }
+    Ok(key)
 }
 
 fn unknown(prefix: &str) -> Refusal {

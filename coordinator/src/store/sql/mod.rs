@@ -1,6 +1,7 @@
 //! The tables and what is asked of them: one text for both engines. Each engine includes this folder as its own module,
 //! compiled over its own connection type, and supplies `dialect`: the few statements that are not the same.
 
+mod audit;
 mod courses;
 mod engine;
 mod erasures;
@@ -20,6 +21,7 @@ use super::dialect::{Connection, Row};
 use crate::store::StoreError;
 use engine::Writing;
 
+pub(crate) use audit::after as audit_after;
 pub(super) use courses::Place;
 pub(crate) use engine::Engine;
 

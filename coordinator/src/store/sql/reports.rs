@@ -205,7 +205,7 @@ pub(super) async fn expire(w: &mut Writing) -> Result<()> {
             .await?;
     for (tenant, subject) in late {
         let (tenant, subject) = (parsed("uploads.tenant", &tenant)?, parsed("uploads.subject", &subject)?);
-        super::erasures::owe(w, &tenant, &subject, w.now, false).await?;
+        super::erasures::owe(w, &tenant, &subject, w.now, None).await?;
     }
     Ok(())
 }

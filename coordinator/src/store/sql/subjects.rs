@@ -1,13 +1,17 @@
 //! Subjects, uploads and the objects that people may download.
 
 use likeness_proto::v1;
-use likeness_proto::{Consent, ErrorCode, ObjectKey, ObjectRef, Photo, Refusal, Sha256, SubjectName, TenantId};
+use likeness_proto::{
+    Consent, ErrorCode, ObjectKey, ObjectRef, Photo, Refusal, Sha256, SubjectName, TenantId, kind_of,
+};
 use prost::Message;
 use uuid::Uuid;
 
-use super::rows::{known, record};
-use super::{Connection, Result, Writing, dialect, erasures};
-use crate::store::{UPLOAD_LIMIT, Upload, refusals};
+use super::rows::{known, parsed, record};
+use super::{Connection, Result, Writing, audit, dialect, erasures};
+use crate::audit::{Action, Actor, Note};
+use crate::clock::Timestamp;
+use crate::store::{Reading, UPLOAD_LIMIT, Upload, refusals};
 
 pub(super) async fn begin_upload(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<Upload> {
     dialect::lock_subjects(&mut w.tx, &[(tenant.clone(), subject.clone())]).await?;
@@ -30,6 +34,7 @@ pub(super) async fn commit_upload(
     upload: &Upload,
     consent: &Consent,
     photos: &[Photo],
+    by: &Actor,
 ) -> Result<v1::Subject> {
     dialect::lock_subjects(&mut w.tx, &[(upload.tenant.clone(), upload.subject.clone())]).await?;
     if !end_upload(w, upload).await? {
@@ -48,13 +53,16 @@ pub(super) async fn commit_upload(
         embedding: before.and_then(|subject| subject.embedding),
     };
     save(&mut w.tx, &upload.tenant, &subject).await?;
+    let target = w.policy.blind.subject(&upload.tenant, &upload.subject);
+    let note = Note { by, tenant: Some(&upload.tenant), action: Action::SubjectPut, target };
+    audit::append(w, note).await?;
     Ok(subject)
 }
 
 pub(super) async fn abandon_upload(w: &mut Writing, upload: &Upload) -> Result<()> {
     // When the upload is gone already, a forgetting or the deadline owes the sweep.
     if end_upload(w, upload).await? {
-        erasures::owe(w, &upload.tenant, &upload.subject, w.now, false).await?;
+        erasures::owe(w, &upload.tenant, &upload.subject, w.now, None).await?;
     }
     Ok(())
 }
@@ -81,6 +89,33 @@ pub(super) async fn find(tx: &mut Connection, tenant: &TenantId, name: &SubjectN
 
 pub(super) async fn get(tx: &mut Connection, tenant: &TenantId, name: &SubjectName) -> Result<v1::Subject> {
     find(tx, tenant, name).await?.ok_or_else(|| refusals::unknown_subject(name).into())
+}
+
+/// When its photos came last.
+pub(super) fn stored_at(subject: &v1::Subject) -> Timestamp {
+    let at = subject.stored_at.unwrap_or_default();
+    Timestamp::from_millis(at.seconds * 1000 + i64::from(at.nanos) / 1_000_000)
+}
+
+/// Subjects of all tenants after one of them, in order, `limit` at most, and when they were stored.
+pub(super) async fn after(
+    tx: &mut Connection,
+    last: Option<&(TenantId, SubjectName)>,
+    limit: u32,
+) -> Result<Vec<(TenantId, SubjectName, Timestamp)>> {
+    let (tenant, name) = last.map_or(("", ""), |(tenant, name)| (tenant.as_str(), name.as_str()));
+    let rows: Vec<(String, String, Vec<u8>)> = sqlx::query_as(
+        "SELECT tenant, name, record FROM subjects WHERE (tenant, name) > ($1, $2) ORDER BY tenant, name LIMIT $3",
+    )
+    .bind(tenant)
+    .bind(name)
+    .bind(i64::from(limit))
+    .fetch_all(tx)
+    .await?;
+    let stored = |(tenant, name, subject): (String, String, Vec<u8>)| {
+        Ok((parsed("subjects.tenant", &tenant)?, parsed("subjects.name", &name)?, stored_at(&record(&subject)?)))
+    };
+    rows.into_iter().map(stored).collect()
 }
 
 pub(super) async fn list(tx: &mut Connection, tenant: &TenantId) -> Result<Vec<v1::Subject>> {
@@ -132,4 +167,22 @@ pub(super) async fn object(tx: &mut Connection, tenant: &TenantId, key: &ObjectK
     };
     let sha256 = Sha256::from_bytes(known("objects.sha256", sha256.try_into().ok())?);
     Ok(ObjectRef { key: key.clone(), sha256, size: size as u64 })
+}
+
+/// An object that somebody is about to read.
+pub(super) async fn open_object(
+    w: &mut Writing,
+    tenant: &TenantId,
+    key: &ObjectKey,
+    reading: Reading,
+    by: &Actor,
+) -> Result<ObjectRef> {
+    let object = object(&mut w.tx, tenant, key).await?;
+    let action = match reading {
+        Reading::Here => Action::Downloaded(kind_of(key)),
+        Reading::ByLink => Action::LinkSigned(kind_of(key)),
+    };
+    let target = w.policy.blind.object(key);
+    audit::append(w, Note { by, tenant: Some(tenant), action, target }).await?;
+    Ok(object)
 }

@@ -8,7 +8,8 @@ use prost::Message;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Result, Writing, dialect, fleet, jobs, subjects};
+use super::{Result, Writing, audit, dialect, fleet, jobs, subjects};
+use crate::audit::{Action, Actor, Note};
 use crate::lifecycle::{JobState, Planned, Source, SubjectState, plan, small_photos};
 use crate::models::choose;
 use crate::store::Signal;
@@ -18,6 +19,7 @@ pub(super) async fn submit(
     tenant: &TenantId,
     submission: &Submission,
     request: [u8; 32],
+    by: &Actor,
 ) -> Result<v1::Job> {
     if let Some(job) = accepted_before(w, tenant, submission, request).await? {
         return jobs::get(&mut w.tx, tenant, job).await;
@@ -36,7 +38,10 @@ pub(super) async fn submit(
         insert_subject(w, &place, position, subject, &specs, &model).await?;
     }
     w.tell(Signal::Ready);
-    jobs::get(&mut w.tx, tenant, job).await
+    let accepted = jobs::get(&mut w.tx, tenant, job).await?;
+    let note = Note { by, tenant: Some(tenant), action: Action::JobSubmitted, target: w.policy.blind.job(job) };
+    audit::append(w, note).await?;
+    Ok(accepted)
 }
 
 /// The job that this request was answered with before, if it was.

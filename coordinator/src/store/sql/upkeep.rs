@@ -8,7 +8,7 @@ use likeness_proto::{Fence, LeaseId, ObjectKey, ObjectKind, SubjectName, TenantI
 use uuid::Uuid;
 
 use super::rows::{parsed, record};
-use super::{Connection, Result, Writing, dialect, erasures};
+use super::{Connection, Result, Writing, dialect, erasures, subjects};
 use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -106,7 +106,7 @@ async fn owe_sweep(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) ->
     .fetch_one(&mut *w.tx)
     .await?;
     if !busy {
-        erasures::owe(w, tenant, subject, w.now, false).await?;
+        erasures::owe(w, tenant, subject, w.now, None).await?;
     }
     Ok(())
 }
@@ -122,27 +122,54 @@ struct Aging {
     worked: Option<i64>,
 }
 
+impl Aging {
+    fn is_over(&self, now: Timestamp) -> Result<bool> {
+        let put = subjects::stored_at(&record(&self.record)?);
+        let last = put.max(Timestamp::from_millis(self.worked.unwrap_or(0)));
+        Ok(last + DAY * self.retention_days as u32 <= now)
+    }
+}
+
+/// Subjects of tenants that keep subjects for a while, and of those the ones that `$which` says.
+macro_rules! aging {
+    ($which:literal) => {
+        concat!(
+            "SELECT s.tenant, s.name, s.record, t.retention_days,
+                 (SELECT max(coalesce(j.ended_at, $1))
+                  FROM job_subjects p JOIN jobs j ON j.tenant = p.tenant AND j.id = p.job
+                  WHERE p.tenant = s.tenant AND p.subject = s.name AND NOT p.forgotten) AS worked
+             FROM subjects s JOIN tenants t ON t.id = s.tenant
+             WHERE t.retention_days > 0
+                 AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.tenant = s.tenant AND u.subject = s.name)",
+            $which
+        )
+    };
+}
+
 /// Subjects that their tenant keeps no longer: no photos came, and no job went on, for as long as it says.
 pub(super) async fn overdue(tx: &mut Connection, now: Timestamp) -> Result<Vec<(TenantId, SubjectName)>> {
-    let rows: Vec<Aging> = sqlx::query_as(
-        "SELECT s.tenant, s.name, s.record, t.retention_days,
-             (SELECT max(coalesce(j.ended_at, $1)) FROM job_subjects p JOIN jobs j ON j.tenant = p.tenant AND j.id = p.job
-              WHERE p.tenant = s.tenant AND p.subject = s.name AND NOT p.forgotten) AS worked
-         FROM subjects s JOIN tenants t ON t.id = s.tenant
-         WHERE t.retention_days > 0
-             AND NOT EXISTS (SELECT 1 FROM uploads u WHERE u.tenant = s.tenant AND u.subject = s.name)",
-    )
-    .bind(now.millis())
-    .fetch_all(tx)
-    .await?;
+    let rows: Vec<Aging> = sqlx::query_as(aging!("")).bind(now.millis()).fetch_all(tx).await?;
     let mut overdue = Vec::new();
     for aging in rows {
-        let subject: v1::Subject = record(&aging.record)?;
-        let put = subject.stored_at.map_or(0, |at| at.seconds * 1000);
-        let last = Timestamp::from_millis(put.max(aging.worked.unwrap_or(0)));
-        if last + DAY * aging.retention_days as u32 <= now {
+        if aging.is_over(now)? {
             overdue.push((parsed("subjects.tenant", &aging.tenant)?, parsed("subjects.name", &aging.name)?));
         }
     }
     Ok(overdue)
+}
+
+/// Whether a subject is one of those.
+pub(super) async fn is_overdue(
+    tx: &mut Connection,
+    now: Timestamp,
+    tenant: &TenantId,
+    subject: &SubjectName,
+) -> Result<bool> {
+    let row: Option<Aging> = sqlx::query_as(aging!(" AND s.tenant = $2 AND s.name = $3"))
+        .bind(now.millis())
+        .bind(tenant.as_str())
+        .bind(subject.as_str())
+        .fetch_optional(tx)
+        .await?;
+    row.map_or(Ok(false), |aging| aging.is_over(now))
 }

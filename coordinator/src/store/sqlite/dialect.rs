@@ -40,6 +40,10 @@ pub(super) async fn lock_subject_record(_tx: &mut Connection, _of: &TenantId, _n
     Ok(())
 }
 
+pub(super) async fn lock_audit(_tx: &mut Connection) -> Result<()> {
+    Ok(())
+}
+
 pub(super) async fn lock_job(_tx: &mut Connection, _of: &TenantId, _job: JobId) -> Result<()> {
     Ok(())
 }

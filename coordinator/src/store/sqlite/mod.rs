@@ -9,3 +9,4 @@ mod sql;
 mod tests;
 
 pub(crate) use sql::Engine as SqliteStore;
+pub(crate) use sql::audit_after;

@@ -2,12 +2,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use likeness_proto::{ErrorCode, Refusal, SubjectName};
+use sqlx::Connection as _;
 use tempfile::TempDir;
 
 use super::*;
+use crate::audit::AuditLog;
 use crate::clock::ManualClock;
+use crate::store::contract::tampering::{self, Tampering};
 use crate::store::contract::{self, Engine, contract};
-use crate::store::{OpenError, Policy, Store, Sweep};
+use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep};
 
 struct File {
     folder: TempDir,
@@ -36,6 +39,44 @@ impl Engine for File {
 }
 
 contract!(File);
+
+impl Tampering for File {
+    async fn log(&self) -> AuditLog {
+        AuditLog::open(&StoreAddress::Sqlite(self.path())).await.unwrap()
+    }
+
+    async fn run(&self, statement: &'static str) -> Result<(), sqlx::Error> {
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(self.path());
+        let mut connection = sqlx::SqliteConnection::connect_with(&options).await?;
+        sqlx::query(statement).execute(&mut connection).await.map(drop)
+    }
+
+    async fn unlock(&self) {
+        for statement in ["DROP TRIGGER audit_is_not_changed", "DROP TRIGGER audit_is_not_cut"] {
+            self.run(statement).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_log_refuses_to_be_changed_or_cut() {
+    tampering::the_log_refuses_to_be_changed_or_cut::<File>(&[
+        "UPDATE audit SET actor = 'nobody'",
+        "DELETE FROM audit WHERE sequence = 5",
+        "DELETE FROM audit",
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn whoever_changes_the_log_all_the_same_is_found_out() {
+    tampering::whoever_changes_the_log_all_the_same_is_found_out::<File>().await;
+}
+
+#[tokio::test]
+async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head() {
+    tampering::a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head::<File>().await;
+}
 
 #[tokio::test]
 async fn a_file_that_is_no_database_is_told() {
