@@ -146,7 +146,7 @@ fn request(plan: &Plan) -> v1::SubmitJobRequest {
         subjects: vec![v1::JobSubject { name: plan.subject.clone(), init: INIT.to_owned() }],
         train: Some(plan.train),
         render: Some(plan.render.clone()),
-        base_model: String::new(),
+        ..Default::default()
     }
 }
 

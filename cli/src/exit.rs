@@ -192,6 +192,8 @@ fn refusal_meaning(code: ErrorCode) -> &'static str {
         ErrorCode::UnknownWorker => "a worker that the coordinator does not know",
         ErrorCode::PeerLost => "a rank of a group of trainers was lost",
         ErrorCode::Unavailable => "the server is shutting down or not yet up",
+        ErrorCode::QuotaExceeded => "the tenant has, or does, as much as it may",
+        ErrorCode::Overloaded => "more was asked of the server at once than it takes",
     }
 }
 

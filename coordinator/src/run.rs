@@ -23,7 +23,7 @@ use crate::bucket::{Bucket, History};
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep};
+use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep, Terms};
 use crate::sweep::{self, Turn};
 
 /// What a coordinator needs to know.
@@ -128,7 +128,7 @@ async fn live_on<S: Store>(
     // Whatever the last run left half erased goes before anybody can ask for it.
     store.expire().await.map_err(Refusal::from)?;
     for tenant in options.tokens.tenants() {
-        store.create_tenant(tenant, 0, &Actor::coordinator()).await.map_err(Refusal::from)?;
+        store.create_tenant(tenant, &Terms::default(), &Actor::coordinator()).await.map_err(Refusal::from)?;
     }
     sweep::replay(&store, &bucket).await?;
     let own = Uuid::new_v4();

@@ -1,5 +1,7 @@
 //! The one error of the wire: a code and a sentence, and how they travel in a gRPC status.
 
+use std::time::Duration;
+
 use prost::Message;
 use tonic::{Code, Status};
 
@@ -13,12 +15,20 @@ pub struct Refusal {
     pub code: ErrorCode,
     /// Lower case, without a full stop; names the value, what would be accepted and what to do.
     pub message: String,
+    /// When the same call may succeed, as the server guesses; `None`: it does not know, or waiting alone will not help.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// A refusal of the given kind.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), retry_after: None }
+    }
+
+    /// The same, to be tried again after `delay`.
+    #[must_use]
+    pub fn retry_after(self, delay: Duration) -> Self {
+        Self { retry_after: Some(delay), ..self }
     }
 
     /// A field is outside what is accepted.
@@ -68,7 +78,7 @@ fn grpc_code(code: ErrorCode) -> Code {
         ErrorCode::IdempotencyConflict => Code::AlreadyExists,
         ErrorCode::StaleFence => Code::Aborted,
         ErrorCode::Unauthenticated => Code::Unauthenticated,
-        ErrorCode::StorageFull => Code::ResourceExhausted,
+        ErrorCode::StorageFull | ErrorCode::QuotaExceeded | ErrorCode::Overloaded => Code::ResourceExhausted,
         ErrorCode::StorageUnavailable | ErrorCode::Unavailable | ErrorCode::PeerLost => Code::Unavailable,
         ErrorCode::ObjectCorrupt => Code::DataLoss,
     }
@@ -82,11 +92,11 @@ fn error_code(code: Code) -> ErrorCode {
         Code::PermissionDenied => ErrorCode::Forbidden,
         Code::InvalidArgument | Code::OutOfRange => ErrorCode::InvalidArgument,
         Code::Unimplemented => ErrorCode::VersionMismatch,
+        Code::ResourceExhausted => ErrorCode::Overloaded,
         Code::Ok
         | Code::Unknown
         | Code::NotFound
         | Code::AlreadyExists
-        | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::Aborted
         | Code::Internal
@@ -107,13 +117,35 @@ struct RichStatus {
 
 const DETAIL_TYPE: &str = "type.googleapis.com/likeness.v1.ErrorDetail";
 
+/// `google.rpc.RetryInfo`: how long to wait before the same call is made again.
+#[derive(Clone, PartialEq, Message)]
+struct RetryInfo {
+    #[prost(message, optional, tag = "1")]
+    retry_delay: Option<prost_types::Duration>,
+}
+
+const RETRY_TYPE: &str = "type.googleapis.com/google.rpc.RetryInfo";
+
+fn any(type_url: &str, message: &impl Message) -> prost_types::Any {
+    prost_types::Any { type_url: type_url.to_owned(), value: message.encode_to_vec() }
+}
+
+fn retry_info(delay: Duration) -> prost_types::Any {
+    any(RETRY_TYPE, &RetryInfo { retry_delay: prost_types::Duration::try_from(delay).ok() })
+}
+
+fn retry_delay(details: &[prost_types::Any]) -> Option<Duration> {
+    let any = details.iter().find(|any| any.type_url == RETRY_TYPE)?;
+    RetryInfo::decode(any.value.as_slice()).ok()?.retry_delay?.try_into().ok()
+}
+
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Self {
         let code = grpc_code(refusal.code);
         let message = refusal.message.clone();
-        let detail =
-            prost_types::Any { type_url: DETAIL_TYPE.to_owned(), value: ErrorDetail::from(refusal).encode_to_vec() };
-        let rich = RichStatus { code: code as i32, message: message.clone(), details: vec![detail] };
+        let retry = refusal.retry_after.map(retry_info);
+        let details = [any(DETAIL_TYPE, &ErrorDetail::from(refusal))].into_iter().chain(retry).collect();
+        let rich = RichStatus { code: code as i32, message: message.clone(), details };
         Status::with_details(code, message, rich.encode_to_vec().into())
     }
 }
@@ -128,8 +160,9 @@ impl TryFrom<&Status> for Refusal {
 
     fn try_from(status: &Status) -> Result<Self, NoDetail> {
         let rich = RichStatus::decode(status.details()).map_err(|_| NoDetail)?;
-        let any = rich.details.into_iter().find(|any| any.type_url == DETAIL_TYPE).ok_or(NoDetail)?;
-        ErrorDetail::decode(any.value.as_slice()).map(Refusal::from).map_err(|_| NoDetail)
+        let any = rich.details.iter().find(|any| any.type_url == DETAIL_TYPE).ok_or(NoDetail)?;
+        let detail = ErrorDetail::decode(any.value.as_slice()).map_err(|_| NoDetail)?;
+        Ok(Self { retry_after: retry_delay(&rich.details), ..detail.into() })
     }
 }
 
@@ -140,7 +173,7 @@ impl From<ErrorDetail> for Refusal {
             Ok(ErrorCode::Unspecified) | Err(_) => ErrorCode::Internal,
             Ok(code) => code,
         };
-        Self { code, message: detail.message }
+        Self::new(code, detail.message)
     }
 }
 
@@ -160,7 +193,8 @@ mod tests {
     fn code_and_message_survive_the_wire() {
         let codes = (1..=64).filter_map(|number| ErrorCode::try_from(number).ok());
         for code in codes {
-            let refusal = Refusal::new(code, "photo \"ü.png\" is 9 px; accepted are 16 to 8192");
+            let refusal = Refusal::new(code, "photo \"ü.png\" is 9 px; accepted are 16 to 8192")
+                .retry_after(Duration::from_millis(1500));
             let status = Status::from(refusal.clone());
             let headers = status.into_http::<()>().into_parts().0.headers;
             let received = Status::from_header_map(&headers).unwrap();
@@ -178,7 +212,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_details_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_details_are_read_without_panic(bytes in proptest::collection::vec(proptest::arbitrary::any::<u8>(), 0..200)) {
             let status = Status::with_details(Code::Internal, "x", bytes.into());
             let _ = Refusal::read(&status);
         }

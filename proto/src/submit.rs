@@ -4,12 +4,13 @@ use std::{collections::BTreeSet, fmt, str::FromStr};
 
 use crate::{
     ErrorCode, IdError, ModelDigest, ModelFacts, Refusal, RenderSpec, SubjectName, TrainSpec,
-    check::{count, present, text},
+    check::{count, present, text, within},
     v1,
 };
 
 const MAX_SUBJECTS: usize = 1000;
 const MAX_INIT: usize = 200;
+const MAX_PRIORITY: i32 = 100;
 
 /// A request for a job, checked but for its specs: those need to know the base model that is chosen.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub struct Submission {
     pub subjects: Vec<JobSubject>,
     /// The base model asked for; `None`: the one that is there.
     pub base_model: Option<ModelDigest>,
+    /// Before the tenant's other jobs where it is higher, −100 to 100.
+    pub priority: i32,
     train: Option<v1::TrainSpec>,
     render: v1::RenderSpec,
 }
@@ -63,6 +66,7 @@ impl TryFrom<v1::SubmitJobRequest> for Submission {
             idempotency_key: wire.idempotency_key.parse()?,
             subjects,
             base_model: (!wire.base_model.is_empty()).then(|| wire.base_model.parse()).transpose()?,
+            priority: within("priority", wire.priority, -MAX_PRIORITY..=MAX_PRIORITY)?,
             train: wire.train,
             render: present("render", wire.render)?,
         })
@@ -140,7 +144,7 @@ mod tests {
                 prompts: vec![v1::Prompt { text: "{subject} at sea".into(), seeds: vec![] }],
                 ..Default::default()
             }),
-            base_model: String::new(),
+            ..Default::default()
         }
     }
 
@@ -169,10 +173,11 @@ mod tests {
     #[test]
     fn bad_requests_are_named() {
         type Break = fn(&mut v1::SubmitJobRequest);
-        let broken: [(&str, Break); 5] = [
+        let broken: [(&str, Break); 6] = [
             ("idempotency key", |wire| wire.idempotency_key = "a b".into()),
             ("subjects holds 0", |wire| wire.subjects.clear()),
             ("named twice", |wire| wire.subjects.push(wire.subjects[0].clone())),
+            ("priority is 101; accepted are -100 to 100", |wire| wire.priority = 101),
             ("render is missing", |wire| wire.render = None),
             ("base model digest", |wire| wire.base_model = "sha256:12".into()),
         ];

@@ -25,6 +25,7 @@ fn submission() -> v1::SubmitJobRequest {
             ..Default::default()
         }),
         base_model: format!("sha256:{}", "ab".repeat(32)),
+        priority: 3,
     }
 }
 

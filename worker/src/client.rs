@@ -63,7 +63,11 @@ fn meaning(status: &Status) -> CallError {
 fn is_refusal(code: ErrorCode) -> bool {
     !matches!(
         code,
-        ErrorCode::Internal | ErrorCode::Unavailable | ErrorCode::StorageUnavailable | ErrorCode::StorageFull
+        ErrorCode::Internal
+            | ErrorCode::Unavailable
+            | ErrorCode::StorageUnavailable
+            | ErrorCode::StorageFull
+            | ErrorCode::Overloaded
     )
 }
 

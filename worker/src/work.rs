@@ -47,7 +47,7 @@ pub enum WorkError {
 
 impl From<Refusal> for WorkError {
     /// What is refused once is refused again.
-    fn from(Refusal { code, message }: Refusal) -> Self {
+    fn from(Refusal { code, message, .. }: Refusal) -> Self {
         Self::Failed { code, message, retry: false }
     }
 }

@@ -1,6 +1,6 @@
 //! Arguments of `admin`.
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use likeness_proto::Role;
 
 /// What `admin` does.
@@ -32,9 +32,43 @@ pub enum TenantCommand {
         /// Forget subjects after this many days without a job; 0: never
         #[arg(long, value_name = "N", default_value_t = 0)]
         retention_days: u32,
+        /// Its share and limits.
+        #[command(flatten)]
+        terms: TermsArgs,
+    },
+    /// Change what a tenant is given; what is not named stays as it is
+    Update {
+        /// Its id
+        tenant: String,
+        /// Forget subjects after this many days without a job; 0: never
+        #[arg(long, value_name = "N")]
+        retention_days: Option<u32>,
+        /// Its share and limits.
+        #[command(flatten)]
+        terms: TermsArgs,
     },
     /// List tenants
     List,
+}
+
+/// A tenant's share of the fleet, and its limits.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct TermsArgs {
+    /// Share of the fleet against other tenants that wait too, 1 to 1000 [default: 1]
+    #[arg(long, value_name = "N")]
+    pub weight: Option<u32>,
+    /// Tasks that run at a time, at most; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub max_running_tasks: Option<u32>,
+    /// Jobs that have not ended, at most; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub max_queued_jobs: Option<u32>,
+    /// Bytes of all that it has stored, at most; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub max_bytes: Option<u64>,
+    /// Photos of all its subjects, at most; 0: no limit
+    #[arg(long, value_name = "N")]
+    pub max_photos: Option<u32>,
 }
 
 /// What `admin key` does.

@@ -22,6 +22,9 @@ pub struct SubmitArgs {
     /// Names this request: sent twice, it is accepted once [default: a new one, kept over the retries]
     #[arg(long, value_name = "KEY")]
     pub idempotency_key: Option<String>,
+    /// Before your other jobs where it is higher, -100 to 100
+    #[arg(long, value_name = "N", default_value_t = 0, allow_hyphen_values = true)]
+    pub priority: i32,
     /// Follow the job until it has ended
     #[arg(long)]
     pub wait: bool,

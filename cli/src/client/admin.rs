@@ -16,6 +16,14 @@ impl Client {
         self.administer(async |stub| stub.create_tenant(ask.clone()).await).await
     }
 
+    /// Changes what a tenant is given.
+    ///
+    /// # Errors
+    /// As [`Client::create_tenant`].
+    pub async fn update_tenant(&self, ask: &v1::UpdateTenantRequest) -> Result<v1::Tenant, Failure> {
+        self.administer(async |stub| stub.update_tenant(ask.clone()).await).await
+    }
+
     /// All tenants.
     ///
     /// # Errors

@@ -65,20 +65,26 @@ impl<'a> Patience<'a> {
         };
         let now = Instant::now();
         let since = *self.since.get_or_insert(now);
-        if now + self.wait > since + self.budget {
+        let asked = Refusal::try_from(&status).ok().and_then(|refusal| refusal.retry_after);
+        let wait = asked.unwrap_or_default().max(self.wait);
+        if now + wait > since + self.budget {
             return Err(self.given_up(&status, target));
         }
         if since == now {
-            self.announce(target);
+            self.announce(&status, target);
         }
-        sleep(self.wait).await;
+        sleep(wait).await;
         self.wait = (self.wait * 2).min(LONGEST_WAIT);
         Ok(())
     }
 
-    fn announce(&self, target: &Target) {
+    fn announce(&self, status: &Status, target: &Target) {
         let server = target.uri().map_or_else(|_| String::new(), |uri| format!(" at {uri}"));
-        self.console.say(format!("the server{server} does not answer; trying for {} s", self.budget.as_secs()));
+        let what = match Refusal::try_from(status) {
+            Ok(refusal) => format!("says: {refusal}"),
+            Err(_) => "does not answer".to_owned(),
+        };
+        self.console.say(format!("the server{server} {what}; trying for {} s", self.budget.as_secs()));
     }
 
     fn given_up(&self, status: &Status, target: &Target) -> Failure {
@@ -100,7 +106,10 @@ impl<'a> Patience<'a> {
 /// Whether the same call may succeed a little later.
 fn passes(status: &Status) -> bool {
     match Refusal::try_from(status) {
-        Ok(refusal) => matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::StorageUnavailable),
+        Ok(refusal) => {
+            refusal.retry_after.is_some()
+                || matches!(refusal.code, ErrorCode::Unavailable | ErrorCode::StorageUnavailable)
+        }
         // Without a detail it is the transport that speaks: the connection broke, or none came about.
         Err(_) => matches!(
             status.code(),
@@ -164,6 +173,18 @@ mod tests {
             patience.after(Status::unavailable("refused").into(), &target()).await.unwrap();
             patience.renew();
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_left_alone_for_as_long_as_it_asks() {
+        let console = Console::plain();
+        let mut patience = Patience::new(Duration::from_secs(10), &console);
+        let begun = Instant::now();
+        let busy = || Refusal::new(ErrorCode::Overloaded, "busy").retry_after(Duration::from_secs(7));
+        patience.after(Status::from(busy()).into(), &target()).await.unwrap();
+        assert_eq!(begun.elapsed(), Duration::from_secs(7));
+        let failure = patience.after(Status::from(busy()).into(), &target()).await.unwrap_err();
+        assert_eq!((failure.exit, begun.elapsed()), (Exit::Refused(ErrorCode::Overloaded), Duration::from_secs(7)));
     }
 
     #[tokio::test]

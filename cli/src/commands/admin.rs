@@ -25,15 +25,38 @@ pub(super) async fn command(context: &Context, command: AdminCommand) -> Result<
 async fn tenant(context: &Context, command: TenantCommand) -> Result<(), Failure> {
     let client = context.client()?;
     match command {
-        TenantCommand::Create { tenant, retention_days } => {
-            let made = client.create_tenant(&v1::CreateTenantRequest { id: tenant, retention_days }).await?;
-            context.format.print(&TenantView::from(&made), |tenant| format!("tenant {}", tenant.id))
+        TenantCommand::Create { tenant, retention_days, terms } => {
+            let limits = v1::Limits {
+                running_tasks: terms.max_running_tasks.unwrap_or(0),
+                queued_jobs: terms.max_queued_jobs.unwrap_or(0),
+                bytes: terms.max_bytes.unwrap_or(0),
+                photos: terms.max_photos.unwrap_or(0),
+            };
+            let (weight, limits) = (terms.weight.unwrap_or(0), Some(limits));
+            let ask = v1::CreateTenantRequest { id: tenant, retention_days, weight, limits };
+            print_tenant(context, &client.create_tenant(&ask).await?)
+        }
+        TenantCommand::Update { tenant, retention_days, terms } => {
+            let ask = v1::UpdateTenantRequest {
+                id: tenant,
+                retention_days,
+                weight: terms.weight,
+                running_tasks: terms.max_running_tasks,
+                queued_jobs: terms.max_queued_jobs,
+                bytes: terms.max_bytes,
+                photos: terms.max_photos,
+            };
+            print_tenant(context, &client.update_tenant(&ask).await?)
         }
         TenantCommand::List => {
             let tenants: Vec<_> = client.tenants().await?.iter().map(TenantView::from).collect();
             context.format.print(&tenants, |tenants| tenant_list(tenants))
         }
     }
+}
+
+fn print_tenant(context: &Context, tenant: &v1::Tenant) -> Result<(), Failure> {
+    context.format.print(&TenantView::from(tenant), |tenant| tenant_list(std::slice::from_ref(tenant)))
 }
 
 async fn key(context: &Context, command: KeyCommand) -> Result<(), Failure> {

@@ -101,6 +101,7 @@ fn request(args: &SubmitArgs) -> Result<v1::SubmitJobRequest, Failure> {
         train,
         render: Some(render),
         base_model: args.base_model.clone(),
+        priority: args.priority,
     };
     Submission::try_from(request.clone())?;
     Ok(request)

@@ -14,6 +14,16 @@ pub struct TenantView {
     pub created_at: Option<String>,
     /// Days after which subjects are forgotten; 0: never.
     pub retention_days: u32,
+    /// Its share of the fleet.
+    pub weight: u32,
+    /// Tasks that run at a time, at most; 0: no limit. So the others.
+    pub max_running_tasks: u32,
+    /// Jobs that have not ended.
+    pub max_queued_jobs: u32,
+    /// Bytes stored.
+    pub max_bytes: u64,
+    /// Photos of all its subjects.
+    pub max_photos: u32,
 }
 
 /// A key.
@@ -54,10 +64,16 @@ impl From<&v1::ReplayErasuresResponse> for ReplayView {
 
 impl From<&v1::Tenant> for TenantView {
     fn from(tenant: &v1::Tenant) -> Self {
+        let v1::Limits { running_tasks, queued_jobs, bytes, photos } = tenant.limits.unwrap_or_default();
         Self {
             id: tenant.id.clone(),
             created_at: time(tenant.created_at.as_ref()),
             retention_days: tenant.retention_days,
+            weight: tenant.weight,
+            max_running_tasks: running_tasks,
+            max_queued_jobs: queued_jobs,
+            max_bytes: bytes,
+            max_photos: photos,
         }
     }
 }
@@ -73,6 +89,24 @@ impl From<&v1::ApiKey> for KeyView {
             revoked_at: time(key.revoked_at.as_ref()),
             token: None,
         }
+    }
+}
+
+impl TenantView {
+    /// What it is given, in words.
+    fn terms(&self) -> String {
+        let kept = match self.retention_days {
+            0 => "kept".to_owned(),
+            days => format!("kept {days} days"),
+        };
+        let limits = [
+            (u64::from(self.max_running_tasks), "tasks running"),
+            (u64::from(self.max_queued_jobs), "jobs queued"),
+            (self.max_bytes, "bytes"),
+            (u64::from(self.max_photos), "photos"),
+        ];
+        let limits = limits.iter().filter(|(most, _)| *most > 0).map(|(most, what)| format!("at most {most} {what}"));
+        [kept, format!("weight {}", self.weight)].into_iter().chain(limits).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -113,6 +147,5 @@ pub fn key_list(keys: &[KeyView]) -> String {
 /// Tenants as a table.
 #[must_use]
 pub fn tenant_list(tenants: &[TenantView]) -> String {
-    let kept = |days| if days == 0 { "kept".to_owned() } else { format!("kept {days} days") };
-    columns(&tenants.iter().map(|tenant| [tenant.id.clone(), kept(tenant.retention_days)]).collect::<Vec<_>>())
+    columns(&tenants.iter().map(|tenant| [tenant.id.clone(), tenant.terms()]).collect::<Vec<_>>())
 }

@@ -30,6 +30,7 @@ pub(super) const TABLE: &[(&str, &[Role])] = &[
     ("/likeness.v1.Workers/Fail", WORK),
     ("/likeness.v1.Workers/Release", WORK),
     ("/likeness.v1.Admin/CreateTenant", ADMINISTER),
+    ("/likeness.v1.Admin/UpdateTenant", ADMINISTER),
     ("/likeness.v1.Admin/ListTenants", ADMINISTER),
     ("/likeness.v1.Admin/CreateKey", ADMINISTER),
     ("/likeness.v1.Admin/ListKeys", ADMINISTER),

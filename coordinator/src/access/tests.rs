@@ -15,7 +15,7 @@ use crate::bucket::Bucket;
 use crate::clock::ManualClock;
 use crate::service::Shared;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{NewKey, Policy, Store};
+use crate::store::{NewKey, Policy, Store, Terms};
 
 /// Who may call what. A column for each role: viewer, member, worker, admin.
 const MATRIX: &str = "
@@ -38,6 +38,7 @@ const MATRIX: &str = "
     Workers/Fail             . . W .
     Workers/Release          . . W .
     Admin/CreateTenant       . . . A
+    Admin/UpdateTenant       . . . A
     Admin/ListTenants        . . . A
     Admin/CreateKey          . . . A
     Admin/ListKeys           . . . A
@@ -59,7 +60,7 @@ impl World {
         let policy = Policy { lease: Duration::from_secs(10), attempts: 1, base_model: None, blind };
         let store = SqliteStore::open(&folder.path().join("db"), Some(clock.clone()), policy).await.unwrap();
         let acme = "acme".parse().unwrap();
-        store.create_tenant(&acme, 0, &Actor::embedded()).await.unwrap();
+        store.create_tenant(&acme, &Terms::default(), &Actor::embedded()).await.unwrap();
         let bucket = Bucket::new(Arc::new(InMemory::new()), None);
         let shared = Shared::new(store, bucket, CancellationToken::new());
         let tokens = Tokens::embedded(acme, &Secret::new("embedded").unwrap());

@@ -7,6 +7,8 @@ use likeness_proto::ObjectKind;
 pub enum Action {
     /// A tenant was made.
     TenantCreated,
+    /// A tenant was given other terms.
+    TenantUpdated,
     /// An API key was made.
     KeyCreated,
     /// An API key was given a successor, which is the target.
@@ -37,6 +39,7 @@ const ACTIONS: &[(Action, i32, &str)] = &[
     (Action::KeyCreated, 2, "key created"),
     (Action::KeyRotated, 3, "key rotated"),
     (Action::KeyRevoked, 4, "key revoked"),
+    (Action::TenantUpdated, 5, "tenant updated"),
     (Action::SubjectPut, 10, "subject put"),
     (Action::SubjectForgotten, 11, "subject forgotten"),
     (Action::RetentionErased, 12, "retention erased"),

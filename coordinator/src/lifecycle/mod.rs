@@ -4,6 +4,7 @@
 
 mod course;
 mod plan;
+mod share;
 mod state;
 mod task;
 
@@ -12,5 +13,6 @@ mod tests;
 
 pub(crate) use course::{Course, Effect};
 pub(crate) use plan::{Planned, Source, plan, small_photos};
+pub(crate) use share::{Contender, Deal, UNIT};
 pub(crate) use state::{JobState, SubjectState};
 pub(crate) use task::{Event, Lease, Refused, Report, Task, TaskState};

@@ -22,6 +22,8 @@ pub(crate) struct Planned {
     pub(crate) ready: bool,
     /// Avatars it draws.
     pub(crate) shots: u32,
+    /// What it takes of a worker, about, in samples through the UNet.
+    pub(crate) cost: u32,
     pub(crate) work: v1::grant::Work,
 }
 
@@ -31,6 +33,8 @@ pub(crate) fn plan(specs: &Specs, source: Source<'_>) -> Vec<Planned> {
         kind: TaskKind::Train,
         ready: true,
         shots: 0,
+        // The way back costs twice the way there.
+        cost: 3 * spec.max_steps * spec.batch_size,
         work: v1::grant::Work::Train(v1::TrainWork {
             spec: Some(spec.into()),
             photos: source.photos.to_vec(),
@@ -44,12 +48,15 @@ pub(crate) fn plan(specs: &Specs, source: Source<'_>) -> Vec<Planned> {
         kind: TaskKind::Render,
         ready: specs.train.is_none(),
         shots: chunk.len() as u32,
+        // With guidance and without.
+        cost: 2 * specs.render.steps * chunk.len() as u32,
         work: v1::grant::Work::Render(render_work(&specs.render, chunk)),
     });
     let assemble = Planned {
         kind: TaskKind::Assemble,
         ready: false,
         shots: 0,
+        cost: 1,
         work: v1::grant::Work::Assemble(v1::AssembleWork { photos: source.photos.to_vec(), avatars: Vec::new() }),
     };
     let planned: Vec<_> = train.into_iter().chain(renders).chain([assemble]).collect();

@@ -9,11 +9,14 @@ use likeness_proto::{Refusal, Role, TenantId};
 use tonic::{Request, Response, Status};
 
 use crate::access::{Gate, actor};
-use crate::store::{Key, NewKey, Store, Tenant};
+use crate::store::{Key, Limits, NewKey, Store, Tenant, Terms, TermsChange};
 use crate::sweep::{self, Replayed};
 
 /// Serves administrators.
 pub(crate) struct AdminDesk<S>(pub(crate) Arc<Gate<S>>);
+
+/// The largest share of a tenant.
+const HEAVIEST: u32 = 1000;
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -25,7 +28,26 @@ impl<S: Store> Admin for AdminDesk<S> {
     async fn create_tenant(&self, request: Request<v1::CreateTenantRequest>) -> Answer<v1::Tenant> {
         let (by, ask) = (actor(&request)?, request.into_inner());
         let id: TenantId = ask.id.parse().map_err(Refusal::from)?;
-        let tenant = self.store().create_tenant(&id, ask.retention_days, &by).await.map_err(Refusal::from)?;
+        let limits = limits(ask.limits.unwrap_or_default())?;
+        let weight = weight(if ask.weight == 0 { 1 } else { ask.weight })?;
+        let terms = Terms { retention_days: ask.retention_days, weight, limits };
+        let tenant = self.store().create_tenant(&id, &terms, &by).await.map_err(Refusal::from)?;
+        Ok(Response::new(tenant.into()))
+    }
+
+    async fn update_tenant(&self, request: Request<v1::UpdateTenantRequest>) -> Answer<v1::Tenant> {
+        let (by, ask) = (actor(&request)?, request.into_inner());
+        let id: TenantId = ask.id.parse().map_err(Refusal::from)?;
+        let change = TermsChange {
+            retention_days: ask.retention_days,
+            weight: ask.weight.map(weight).transpose()?,
+            running_tasks: ask.running_tasks,
+            queued_jobs: ask.queued_jobs,
+            bytes: ask.bytes.map(bytes).transpose()?,
+            photos: ask.photos,
+        };
+        let tenant = self.store().update_tenant(&id, &change, &by).await.map_err(Refusal::from)?;
+        tracing::info!(tenant = %id, ?change, "tenant changed");
         Ok(Response::new(tenant.into()))
     }
 
@@ -109,10 +131,37 @@ fn span(field: &str, seconds: u64) -> Result<Duration, Refusal> {
     Err(Refusal::invalid(format!("{field} is {seconds}; accepted are 0 to {}", LONGEST.as_secs())))
 }
 
+fn weight(weight: u32) -> Result<u32, Refusal> {
+    if (1..=HEAVIEST).contains(&weight) {
+        return Ok(weight);
+    }
+    Err(Refusal::invalid(format!("weight is {weight}; accepted are 1 to {HEAVIEST}")))
+}
+
+fn bytes(bytes: u64) -> Result<u64, Refusal> {
+    if i64::try_from(bytes).is_ok() {
+        return Ok(bytes);
+    }
+    Err(Refusal::invalid(format!("bytes is {bytes}; accepted are 0 (no limit) to {}", i64::MAX)))
+}
+
+fn limits(wire: v1::Limits) -> Result<Limits, Refusal> {
+    let v1::Limits { running_tasks, queued_jobs, photos, .. } = wire;
+    Ok(Limits { running_tasks, queued_jobs, bytes: bytes(wire.bytes)?, photos })
+}
+
+impl From<Limits> for v1::Limits {
+    fn from(limits: Limits) -> Self {
+        let Limits { running_tasks, queued_jobs, bytes, photos } = limits;
+        Self { running_tasks, queued_jobs, bytes, photos }
+    }
+}
+
 impl From<Tenant> for v1::Tenant {
     fn from(tenant: Tenant) -> Self {
-        let Tenant { id, created_at, retention_days } = tenant;
-        Self { id: id.to_string(), created_at: Some(created_at.into()), retention_days }
+        let Tenant { id, created_at, terms: Terms { retention_days, weight, limits } } = tenant;
+        let (created_at, limits) = (Some(created_at.into()), Some(limits.into()));
+        Self { id: id.to_string(), created_at, retention_days, weight, limits }
     }
 }
 

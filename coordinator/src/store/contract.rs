@@ -4,6 +4,7 @@ mod audit;
 mod garbage;
 mod jobs;
 mod leases;
+mod shares;
 mod subjects;
 pub(crate) mod tampering;
 mod training;
@@ -12,6 +13,7 @@ pub(crate) use audit::*;
 pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
+pub(crate) use shares::*;
 pub(crate) use subjects::*;
 pub(crate) use training::*;
 
@@ -26,7 +28,7 @@ use likeness_proto::{
     avatar_name, checkpoint_name, photo_key,
 };
 
-use super::{Cause, Policy, SWEEP_LIMIT, Store, StoreError, Sweep, UPLOAD_LIMIT};
+use super::{Cause, Limits, Policy, SWEEP_LIMIT, Store, StoreError, Sweep, Terms, TermsChange, UPLOAD_LIMIT};
 use crate::audit::{Actor, Blind};
 use crate::clock::ManualClock;
 
@@ -187,7 +189,7 @@ fn request(key: &str, subjects: &[&str], trains: bool) -> v1::SubmitJobRequest {
             prompts: vec![prompt("{subject} at sea"), prompt("{subject} in snow")],
             ..Default::default()
         }),
-        base_model: String::new(),
+        ..Default::default()
     }
 }
 
@@ -347,6 +349,15 @@ macro_rules! contract {
             what_did_not_happen_is_not_logged,
             those_who_act_at_once_are_logged_one_after_the_other,
             what_was_put_after_a_tombstone_is_not_forgotten_by_it,
+            tenants_are_served_in_turn_whoever_came_first,
+            a_heavier_tenant_is_served_more_often,
+            one_claim_of_many_tasks_is_dealt_among_tenants,
+            a_job_of_higher_priority_overtakes_its_tenants_own_and_nobody_elses,
+            a_tenant_has_no_more_tasks_running_than_it_may,
+            claims_at_once_do_not_exceed_a_tenants_limit,
+            a_tenant_held_back_by_its_limit_has_no_claim_on_what_others_got,
+            a_tenant_queues_no_more_jobs_than_it_may,
+            a_tenant_stores_no_more_than_it_may,
         }
     };
 }

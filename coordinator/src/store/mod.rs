@@ -2,6 +2,7 @@
 //! are in `contract`, written for any engine.
 
 mod address;
+mod contenders;
 mod faults;
 // Both engines compile the queries in `sql`, each over its own types: see ARCHITECTURE.md.
 #[allow(clippy::duplicate_mod)]
@@ -113,8 +114,60 @@ pub(crate) struct Forgotten {
 pub(crate) struct Tenant {
     pub(crate) id: TenantId,
     pub(crate) created_at: Timestamp,
+    pub(crate) terms: Terms,
+}
+
+/// What a tenant is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
     /// Days after which a subject that no job goes on with is forgotten; 0: never.
     pub(crate) retention_days: u32,
+    /// Its share of the fleet against others that wait too, 1 to 1,000.
+    pub(crate) weight: u32,
+    pub(crate) limits: Limits,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { retention_days: 0, weight: 1, limits: Limits::default() }
+    }
+}
+
+/// What a tenant may have at a time; 0: no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Tasks that workers are at.
+    pub(crate) running_tasks: u32,
+    /// Jobs that have not ended.
+    pub(crate) queued_jobs: u32,
+    /// Of all objects that it may download.
+    pub(crate) bytes: u64,
+    /// Of all subjects.
+    pub(crate) photos: u32,
+}
+
+/// Other terms; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct TermsChange {
+    pub(crate) retention_days: Option<u32>,
+    pub(crate) weight: Option<u32>,
+    pub(crate) running_tasks: Option<u32>,
+    pub(crate) queued_jobs: Option<u32>,
+    pub(crate) bytes: Option<u64>,
+    pub(crate) photos: Option<u32>,
+}
+
+impl TermsChange {
+    pub(crate) fn apply(&self, terms: &Terms) -> Terms {
+        let limits = Limits {
+            running_tasks: self.running_tasks.unwrap_or(terms.limits.running_tasks),
+            queued_jobs: self.queued_jobs.unwrap_or(terms.limits.queued_jobs),
+            bytes: self.bytes.unwrap_or(terms.limits.bytes),
+            photos: self.photos.unwrap_or(terms.limits.photos),
+        };
+        let retention_days = self.retention_days.unwrap_or(terms.retention_days);
+        Terms { retention_days, weight: self.weight.unwrap_or(terms.weight), limits }
+    }
 }
 
 /// An API key as it is remembered.
@@ -173,7 +226,8 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Announces photos. Refused while the subject is being erased.
     fn begin_upload(&self, tenant: &TenantId, subject: &SubjectName) -> impl Answer<Upload>;
-    /// Stores a subject whose photos lie in the bucket. Refused when it was forgotten since the upload began.
+    /// Stores a subject whose photos lie in the bucket. Refused when it was forgotten since the upload began, and when its tenant
+    /// has more than it may.
     fn commit_upload(
         &self,
         upload: &Upload,
@@ -204,7 +258,7 @@ pub(crate) trait Store: Send + Sync + 'static {
     /// Ends a sweep; one that is not yet due, or could not touch photos, stays owed.
     fn swept(&self, erasure: &Erasure) -> impl Answer<()>;
 
-    /// Accepts a job, once for each idempotency key; `request` is the request's digest.
+    /// Accepts a job, once for each idempotency key; `request` is the request's digest. Refused when its tenant has as many as it may.
     fn submit(&self, tenant: &TenantId, submission: &Submission, request: [u8; 32], by: &Actor)
     -> impl Answer<v1::Job>;
     /// One job.
@@ -221,7 +275,9 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn open_object(&self, tenant: &TenantId, key: &ObjectKey, reading: Reading, by: &Actor) -> impl Answer<ObjectRef>;
 
     /// Makes a tenant; one that is there stays as it is.
-    fn create_tenant(&self, tenant: &TenantId, retention_days: u32, by: &Actor) -> impl Answer<Tenant>;
+    fn create_tenant(&self, tenant: &TenantId, terms: &Terms, by: &Actor) -> impl Answer<Tenant>;
+    /// Changes what a tenant is given.
+    fn update_tenant(&self, tenant: &TenantId, change: &TermsChange, by: &Actor) -> impl Answer<Tenant>;
     /// All tenants, by id.
     fn tenants(&self) -> impl Answer<Vec<Tenant>>;
     /// Remembers a key.
@@ -248,7 +304,7 @@ pub(crate) trait Store: Send + Sync + 'static {
 
     /// Remembers a worker. Leases of an earlier incarnation of it are taken back: that process is gone.
     fn register(&self, registration: &Registration) -> impl Answer<()>;
-    /// Leases tasks that are ready to a worker.
+    /// Leases tasks that are ready to a worker, dealt among tenants by [`crate::lifecycle::Deal`], within their limits.
     fn claim(&self, ask: &LeaseAsk) -> impl Answer<Vec<v1::Grant>>;
     /// Under which prefix a lease writes; of a past lease too.
     fn outputs(&self, lease: LeaseId) -> impl Answer<Prefix>;

@@ -152,7 +152,7 @@ impl Desk {
             subjects: (0..subjects).map(subject).collect(),
             train: Some(v1::TrainSpec::default()),
             render: Some(v1::RenderSpec { prompts: vec![prompt], ..Default::default() }),
-            base_model: String::new(),
+            ..Default::default()
         };
         let job = self.people().submit_job(request).await?.into_inner();
         self.jobs.lock().await.push(job.id);

@@ -165,7 +165,7 @@ pub(super) fn request() -> v1::SubmitJobRequest {
         subjects: vec![v1::JobSubject { name: "ada".into(), init: "person".into() }],
         train: Some(v1::TrainSpec::default()),
         render: Some(v1::RenderSpec { prompts: vec![prompt], ..Default::default() }),
-        base_model: String::new(),
+        ..Default::default()
     }
 }
 

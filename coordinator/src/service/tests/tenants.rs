@@ -10,7 +10,7 @@ impl Served {
     /// A client with a fresh key of a tenant, which is made.
     async fn people_of(&self, tenant: &str, role: Role) -> People {
         let mut admin = AdminClient::with_interceptor(self.channel.clone(), Bearer::new(&secret("right")));
-        admin.create_tenant(v1::CreateTenantRequest { id: tenant.into(), retention_days: 0 }).await.unwrap();
+        admin.create_tenant(v1::CreateTenantRequest { id: tenant.into(), ..Default::default() }).await.unwrap();
         let ask = v1::CreateKeyRequest { tenant: tenant.into(), role: role.encode(), seconds: 0 };
         self.people_with(&admin.create_key(ask).await.unwrap().into_inner().token)
     }

@@ -21,7 +21,7 @@ impl<E: Engine> Yard<E> {
     async fn new() -> Self {
         let bucket = Bucket::new(Arc::new(InMemory::new()), None);
         let yard = Self { world: World::new().await, bucket, own: Uuid::new_v4() };
-        yard.world.store.create_tenant(&yard.world.tenant, 0, &actor()).await.unwrap();
+        yard.world.store.create_tenant(&yard.world.tenant, &Terms::default(), &actor()).await.unwrap();
         yard
     }
 
@@ -185,7 +185,11 @@ pub(crate) async fn a_tenant_that_keeps_nothing_for_long_has_old_subjects_forgot
     const DAY: Duration = Duration::from_secs(24 * 3600);
     let yard = Yard::<E>::new().await;
     let brief = World { tenant: "brief".parse().unwrap(), ..yard.world };
-    brief.store.create_tenant(&brief.tenant, 30, &actor()).await.unwrap();
+    brief
+        .store
+        .create_tenant(&brief.tenant, &Terms { retention_days: 30, ..Terms::default() }, &actor())
+        .await
+        .unwrap();
     let yard = Yard { world: brief, bucket: yard.bucket, own: yard.own };
     yard.submit("ada").await;
     yard.world.clock.advance(DAY * 31);

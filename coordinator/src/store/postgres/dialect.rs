@@ -1,12 +1,14 @@
 //! What is Postgres's own: locks. Whoever takes several takes them in this order, so that nobody waits in a circle: the
-//! subjects of uploads and erasures, tasks that are ready, the courses of subjects through jobs, records of subjects, jobs, the
-//! end of the audit log; of each kind in the order of their keys. A circle that is left all the same is broken by the server, and the transaction is
+//! subjects of uploads and erasures, places of tenants in queues, tenants, tasks that are ready, the courses of subjects through
+//! jobs, records of subjects, jobs, the end of the audit log; of each kind in the order of their keys. A place in a queue that is only
+//! held comes last. A circle that is left all the same is broken by the server, and the transaction is
 //! tried again.
 
-use likeness_proto::{JobId, SubjectName, TenantId};
+use likeness_proto::{JobId, SubjectName, TaskId, TenantId};
 
 use super::sql::Place;
 use crate::clock::Timestamp;
+use crate::store::contenders::contenders;
 use crate::store::{Reach, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -19,10 +21,20 @@ pub(super) type Row = sqlx::postgres::PgRow;
 pub(super) const CONNECTIONS: u32 = 16;
 pub(super) const BEGIN: &str = "BEGIN";
 pub(super) const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// The oldest tasks that are ready, of a kind and a model, and in no other transaction's hands; they are locked.
-pub(super) const READY: &str = "SELECT id, tenant, job, subject FROM tasks
-    WHERE state = 1 AND kind = $1 AND base_model = $2 ORDER BY queued_at, job, position, id LIMIT $3
-    FOR UPDATE SKIP LOCKED";
+pub(super) const ALONE: &str = contenders!("");
+/// Those in no other transaction's hands; they are locked, but for whoever holds them with [`hold_queue`].
+pub(super) const CONTENDERS: &str = contenders!(" FOR NO KEY UPDATE OF q SKIP LOCKED");
+/// As [`CONTENDERS`], but waits for other transactions.
+pub(super) const NEXT_CONTENDER: &str = contenders!(" FOR NO KEY UPDATE OF q");
+/// Tasks of a kind, a model and a tenant that are ready, and in no other transaction's hands; they are locked.
+pub(super) const READY: &str = "SELECT id, tenant, job, subject, cost FROM tasks
+    WHERE state = 1 AND kind = $1 AND base_model = $2 AND tenant = $3
+    ORDER BY priority DESC, queued_at, job, position, id LIMIT $4 FOR UPDATE SKIP LOCKED";
+/// Tenants that are in a queue with nothing ready, and that nobody holds there; they are locked.
+pub(super) const IDLE: &str = "SELECT kind, base_model, tenant FROM queues q WHERE
+    (SELECT k.id FROM tasks k WHERE k.state = 1 AND k.kind = q.kind AND k.base_model = q.base_model AND k.tenant = q.tenant
+     LIMIT 1) IS NULL
+    ORDER BY kind, base_model, tenant FOR UPDATE SKIP LOCKED";
 
 /// The server's clock, so that it does not matter what those of the coordinators say.
 pub(super) async fn now(tx: &mut Connection) -> Result<Timestamp> {
@@ -99,4 +111,19 @@ pub(super) async fn lock_job(tx: &mut Connection, of: &TenantId, job: JobId) -> 
         .execute(tx)
         .await?;
     Ok(())
+}
+
+/// Keeps what is counted of a tenant as it is.
+pub(super) async fn lock_tenant(tx: &mut Connection, id: &str) -> Result<()> {
+    sqlx::query("SELECT FROM tenants WHERE id = $1 FOR NO KEY UPDATE").bind(id).execute(tx).await?;
+    Ok(())
+}
+
+/// Keeps the place of a task's tenant in its queue from being tidied away. Answers whether it is there.
+pub(super) async fn hold_queue(tx: &mut Connection, tenant: &TenantId, task: TaskId) -> Result<bool> {
+    let held = sqlx::query(
+        "SELECT FROM queues JOIN tasks USING (kind, base_model, tenant) WHERE tasks.tenant = $1 AND tasks.id = $2
+         FOR KEY SHARE OF queues",
+    );
+    Ok(held.bind(tenant.as_str()).bind(task.to_string()).fetch_optional(tx).await?.is_some())
 }

@@ -124,6 +124,12 @@ pub(super) async fn save(w: &mut Writing, place: &Place, course: &Course, effect
 
 async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) -> Result<()> {
     let Some(task) = course.tasks.iter().find(|task| task.id == id) else { return Ok(()) };
+    if matches!(task.state, TaskState::Ready) {
+        w.ready(place, task.kind, id);
+    }
+    if !matches!(task.state, TaskState::Leased(_)) {
+        w.freed.insert(place.tenant.clone());
+    }
     let (state, lease) = match task.state {
         TaskState::Waiting => (number::WAITING, None),
         TaskState::Ready => (number::READY, None),

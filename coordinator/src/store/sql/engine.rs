@@ -1,24 +1,26 @@
 //! A [`Store`] over a database: transactions, and whom to tell once they are committed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use likeness_proto::v1;
 use likeness_proto::{
     Completion, Consent, Failure, JobId, LeaseAsk, LeaseId, ObjectKey, ObjectRef, Photo, Prefix, Registration, Release,
-    Renewals, SubjectName, Submission, TenantId, Verdict,
+    Renewals, SubjectName, Submission, TaskId, TaskKind, TenantId, Verdict,
 };
 use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
 use uuid::Uuid;
 
+use super::courses::Place;
 use super::dialect::{self, Connection, Db};
-use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, subjects, submit, upkeep};
+use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, shares, subjects, submit, tenants, upkeep};
 use crate::audit::Actor;
 use crate::clock::{Clock, Timestamp};
 use crate::store::{
-    Cause, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant, Upload,
+    Cause, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant, Terms,
+    TermsChange, Upload,
 };
 
 /// A store in a database of the dialect.
@@ -43,6 +45,10 @@ pub(in crate::store) struct Writing {
     signals: Vec<Signal>,
     /// Jobs whose subjects it changed.
     pub(super) touched: BTreeSet<(TenantId, JobId)>,
+    /// Queues into which it put tasks, each by one of those.
+    pub(super) readied: BTreeMap<(TenantId, JobId, TaskKind), TaskId>,
+    /// Tenants of which a task may have stopped running.
+    pub(super) freed: BTreeSet<TenantId>,
 }
 
 impl Writing {
@@ -55,6 +61,11 @@ impl Writing {
     /// Remembers to bring a job up to date.
     pub(super) fn touch(&mut self, tenant: &TenantId, job: JobId) {
         self.touched.insert((tenant.clone(), job));
+    }
+
+    /// Remembers to see to it that a task which is ready is waited for in its queue.
+    pub(super) fn ready(&mut self, place: &Place, kind: TaskKind, task: TaskId) {
+        self.readied.insert((place.tenant.clone(), place.job, kind), task);
     }
 
     async fn end(&mut self, statement: &'static str) -> Result<()> {
@@ -89,8 +100,9 @@ impl Engine {
     async fn begin(&self) -> Result<Writing> {
         let tx = self.writer.acquire().await?;
         let now = Timestamp::from_millis(0);
-        let (policy, signals, touched) = (self.policy.clone(), Vec::new(), BTreeSet::new());
-        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched };
+        let (policy, signals) = (self.policy.clone(), Vec::new());
+        let (touched, readied, freed) = Default::default();
+        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched, readied, freed };
         sqlx::query(dialect::BEGIN).execute(&mut *writing.tx).await?;
         // Read after SQLite's lock is held, so that later transactions have later times.
         writing.now = self.now(&mut writing.tx).await?;
@@ -118,7 +130,7 @@ impl Engine {
     /// Ends a transaction, all of it or nothing, by what it came to.
     async fn end<T>(&self, mut writing: Writing, answer: Result<T>) -> Result<T> {
         let answer = match answer {
-            Ok(answer) => courses::roll_up(&mut writing).await.map(|()| answer),
+            Ok(answer) => follow_up(&mut writing).await.map(|()| answer),
             refused => refused,
         };
         match answer {
@@ -141,6 +153,13 @@ impl Engine {
         }
         Ok(self.readers.begin_with(dialect::READ).await?)
     }
+}
+
+/// What follows from what a transaction did, last, so that locks are taken in one order.
+async fn follow_up(writing: &mut Writing) -> Result<()> {
+    courses::roll_up(writing).await?;
+    tenants::tell_freed(writing).await?;
+    shares::enqueue(writing).await
 }
 
 /// Times that a transaction is tried while others are in its way.
@@ -262,12 +281,16 @@ impl Store for Engine {
         write!(self, subjects::open_object, tenant, key, reading, by)
     }
 
-    async fn create_tenant(&self, tenant: &TenantId, retention_days: u32, by: &Actor) -> Result<Tenant> {
-        write!(self, keys::create_tenant, tenant, retention_days, by)
+    async fn create_tenant(&self, tenant: &TenantId, terms: &Terms, by: &Actor) -> Result<Tenant> {
+        write!(self, tenants::create, tenant, terms, by)
+    }
+
+    async fn update_tenant(&self, tenant: &TenantId, change: &TermsChange, by: &Actor) -> Result<Tenant> {
+        write!(self, tenants::update, tenant, change, by)
     }
 
     async fn tenants(&self) -> Result<Vec<Tenant>> {
-        keys::tenants(&mut *self.read().await?).await
+        tenants::list(&mut *self.read().await?).await
     }
 
     async fn create_key(&self, key: &NewKey, by: &Actor) -> Result<Key> {

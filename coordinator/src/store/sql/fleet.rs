@@ -7,10 +7,10 @@ use likeness_proto::{
     BaseModel, ErrorCode, Incarnation, LeaseAsk, LeaseId, Refusal, Registration, TaskId, TaskKind, output_prefix,
 };
 use prost::Message;
-use sqlx::{FromRow, Row as _};
 
 use super::courses::{self, Place};
 use super::rows::{known, parsed, record};
+use super::shares::{self, Queue};
 use super::{Connection, Result, Writing, dialect, reports};
 use crate::lifecycle::{Event, Lease, Task};
 use crate::store::{Reach, StoreError};
@@ -81,24 +81,15 @@ pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Gra
     Ok(grants)
 }
 
-/// Tasks that fit, those first that bring a subject nearest to its end, then the oldest. They are the caller's until the
-/// transaction ends; those that are another's meanwhile are passed over.
+/// Tasks that fit, those first that bring a subject nearest to its end, then as they are dealt among tenants.
 async fn ready(w: &mut Writing, ask: &LeaseAsk, models: &[BaseModel]) -> Result<Vec<(TaskId, Place)>> {
-    let mut kinds: Vec<i32> = ask.kinds.iter().map(|kind| kind.encode()).collect();
-    kinds.sort_unstable_by(|a, b| b.cmp(a));
+    let mut kinds = ask.kinds.clone();
+    kinds.sort_unstable_by_key(|kind| std::cmp::Reverse(kind.encode()));
     let mut ready = Vec::new();
     for kind in kinds {
         for model in models {
-            // One kind and model at a time: so it is the first rows of an index, however many are ready.
-            let rows = sqlx::query(dialect::READY)
-                .bind(kind)
-                .bind(model.digest.as_str())
-                .bind((ask.capacity - ready.len()) as i64)
-                .fetch_all(&mut *w.tx)
-                .await?;
-            for row in rows {
-                ready.push((parsed("tasks.id", row.try_get("id")?)?, Place::from_row(&row)?));
-            }
+            let queue = Queue { kind, model: &model.digest };
+            ready.extend(shares::take(w, queue, ask.capacity - ready.len()).await?);
             if ready.len() >= ask.capacity {
                 return Ok(ready);
             }

@@ -1,4 +1,4 @@
-//! Tenants and their API keys.
+//! API keys.
 
 use std::time::Duration;
 
@@ -6,60 +6,19 @@ use likeness_proto::{ErrorCode, Refusal, Role, TenantId};
 use sqlx::Row as _;
 
 use super::rows::{known, parsed};
-use super::{Connection, Result, Row, Writing, audit};
+use super::{Connection, Result, Row, Writing, audit, tenants};
 use crate::audit::{Action, Actor, Note};
 use crate::clock::Timestamp;
-use crate::store::{Key, NewKey, StoreError, Tenant};
-
-pub(super) async fn create_tenant(w: &mut Writing, id: &TenantId, retention_days: u32, by: &Actor) -> Result<Tenant> {
-    let made = sqlx::query(
-        "INSERT INTO tenants (id, created_at, retention_days) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING",
-    )
-    .bind(id.as_str())
-    .bind(w.now.millis())
-    .bind(i64::from(retention_days))
-    .execute(&mut *w.tx)
-    .await?;
-    let tenant = tenant(&mut w.tx, id).await?;
-    if made.rows_affected() > 0 {
-        let target = w.policy.blind.tenant(id);
-        audit::append(w, Note { by, tenant: Some(id), action: Action::TenantCreated, target }).await?;
-    }
-    Ok(tenant)
-}
+use crate::store::{Key, NewKey, StoreError};
 
 async fn note(w: &mut Writing, key: &Key, action: Action, by: &Actor) -> Result<()> {
     let target = w.policy.blind.key(&key.prefix);
     audit::append(w, Note { by, tenant: key.tenant.as_ref(), action, target }).await.map(drop)
 }
 
-async fn tenant(tx: &mut Connection, id: &TenantId) -> Result<Tenant> {
-    let row = sqlx::query("SELECT id, created_at, retention_days FROM tenants WHERE id = $1").bind(id.as_str());
-    match row.fetch_optional(tx).await? {
-        Some(row) => decode_tenant(&row),
-        None => {
-            let message = format!("there is no tenant {id}; `admin tenant list` shows those there are");
-            Err(Refusal::new(ErrorCode::UnknownTenant, message).into())
-        }
-    }
-}
-
-fn decode_tenant(row: &Row) -> Result<Tenant> {
-    Ok(Tenant {
-        id: parsed("tenants.id", row.try_get("id")?)?,
-        created_at: Timestamp::from_millis(row.try_get("created_at")?),
-        retention_days: known("tenants.retention_days", u32::try_from(row.try_get::<i64, _>("retention_days")?).ok())?,
-    })
-}
-
-pub(super) async fn tenants(tx: &mut Connection) -> Result<Vec<Tenant>> {
-    let rows = sqlx::query("SELECT id, created_at, retention_days FROM tenants ORDER BY id").fetch_all(tx).await?;
-    rows.iter().map(decode_tenant).collect()
-}
-
 pub(super) async fn create_key(w: &mut Writing, new: &NewKey, by: &Actor) -> Result<Key> {
     if let Some(id) = &new.tenant {
-        tenant(&mut w.tx, id).await?;
+        tenants::get(&mut w.tx, id).await?;
     }
     let key = Key {
         prefix: new.prefix.clone(),

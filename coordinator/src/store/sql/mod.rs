@@ -12,8 +12,10 @@ mod losses;
 mod reports;
 mod results;
 mod rows;
+mod shares;
 mod subjects;
 mod submit;
+mod tenants;
 mod upkeep;
 
 use super::dialect;

@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Connection, Result, Writing, dialect, fleet, losses, results};
+use super::{Connection, Result, Writing, dialect, fleet, losses, results, shares};
 use crate::lifecycle::{Course, Effect, Event, Refused, Report};
 use crate::store::{Reach, refusals};
 
@@ -207,7 +207,7 @@ pub(super) async fn expire(w: &mut Writing) -> Result<()> {
         let (tenant, subject) = (parsed("uploads.tenant", &tenant)?, parsed("uploads.subject", &subject)?);
         super::erasures::owe(w, &tenant, &subject, w.now, None).await?;
     }
-    Ok(())
+    shares::tidy(w).await
 }
 
 async fn take_back(w: &mut Writing, tasks: Vec<String>, event: Event) -> Result<()> {

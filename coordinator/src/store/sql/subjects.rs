@@ -8,7 +8,7 @@ use prost::Message;
 use uuid::Uuid;
 
 use super::rows::{known, parsed, record};
-use super::{Connection, Result, Writing, audit, dialect, erasures};
+use super::{Connection, Result, Writing, audit, dialect, erasures, tenants};
 use crate::audit::{Action, Actor, Note};
 use crate::clock::Timestamp;
 use crate::store::{Reading, UPLOAD_LIMIT, Upload, refusals};
@@ -53,6 +53,7 @@ pub(super) async fn commit_upload(
         embedding: before.and_then(|subject| subject.embedding),
     };
     save(&mut w.tx, &upload.tenant, &subject).await?;
+    tenants::check_stored(w, &upload.tenant).await?;
     let target = w.policy.blind.subject(&upload.tenant, &upload.subject);
     let note = Note { by, tenant: Some(&upload.tenant), action: Action::SubjectPut, target };
     audit::append(w, note).await?;

@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Result, Writing, audit, dialect, fleet, jobs, subjects};
+use super::{Result, Writing, audit, dialect, fleet, jobs, subjects, tenants};
 use crate::audit::{Action, Actor, Note};
 use crate::lifecycle::{JobState, Planned, Source, SubjectState, plan, small_photos};
 use crate::models::choose;
@@ -24,6 +24,7 @@ pub(super) async fn submit(
     if let Some(job) = accepted_before(w, tenant, submission, request).await? {
         return jobs::get(&mut w.tx, tenant, job).await;
     }
+    tenants::check_jobs(w, tenant).await?;
     let mut named: Vec<_> = submission.subjects.iter().map(|subject| (tenant.clone(), subject.name.clone())).collect();
     named.sort();
     dialect::share_subjects(&mut w.tx, &named).await?;
@@ -35,7 +36,7 @@ pub(super) async fn submit(
     insert_job(w, tenant, job, submission, request, &specs, &model).await?;
     for (position, subject) in submission.subjects.iter().enumerate() {
         let place = Place { tenant: tenant.clone(), job, subject: subject.name.clone() };
-        insert_subject(w, &place, position, subject, &specs, &model).await?;
+        insert_subject(w, &place, position, subject, submission.priority, &specs, &model).await?;
     }
     w.tell(Signal::Ready);
     let accepted = jobs::get(&mut w.tx, tenant, job).await?;
@@ -82,6 +83,7 @@ async fn insert_job(
         render: Some(specs.render.clone().into()),
         base_model: model.digest.to_string(),
         spec_version: SPEC_VERSION,
+        priority: submission.priority,
         ..Default::default()
     };
     sqlx::query(
@@ -105,6 +107,7 @@ async fn insert_subject(
     place: &Place,
     position: usize,
     asked: &JobSubject,
+    priority: i32,
     specs: &Specs,
     model: &BaseModel,
 ) -> Result<()> {
@@ -142,7 +145,7 @@ async fn insert_subject(
     .execute(&mut *w.tx)
     .await?;
     for (position, task) in planned.into_iter().enumerate() {
-        insert_task(w, place, position, task, model).await?;
+        insert_task(w, place, position, task, priority, model).await?;
     }
     Ok(())
 }
@@ -164,7 +167,18 @@ fn finished_embedding(subject: &v1::Subject, model: &BaseModel) -> Result<v1::Em
     Err(Refusal::new(ErrorCode::ModelMismatch, message).into())
 }
 
-async fn insert_task(w: &mut Writing, place: &Place, position: usize, task: Planned, model: &BaseModel) -> Result<()> {
+async fn insert_task(
+    w: &mut Writing,
+    place: &Place,
+    position: usize,
+    task: Planned,
+    priority: i32,
+    model: &BaseModel,
+) -> Result<()> {
+    let id = TaskId::new();
+    if task.ready {
+        w.ready(place, task.kind, id);
+    }
     let work = v1::Grant {
         job_id: place.job.to_string(),
         subject: place.subject.to_string(),
@@ -173,11 +187,11 @@ async fn insert_task(w: &mut Writing, place: &Place, position: usize, task: Plan
         ..Default::default()
     };
     sqlx::query(
-        "INSERT INTO tasks (tenant, id, job, subject, position, kind, base_model, queued_at, shots, work, state)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+        "INSERT INTO tasks (tenant, id, job, subject, position, kind, base_model, queued_at, shots, work, state, priority, cost)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
     )
     .bind(place.tenant.as_str())
-    .bind(TaskId::new().to_string())
+    .bind(id.to_string())
     .bind(place.job.to_string())
     .bind(place.subject.as_str())
     .bind(position as i64)
@@ -187,6 +201,8 @@ async fn insert_task(w: &mut Writing, place: &Place, position: usize, task: Plan
     .bind(i64::from(task.shots))
     .bind(work.encode_to_vec())
     .bind(courses::first_state(task.ready))
+    .bind(i64::from(priority))
+    .bind(i64::from(task.cost))
     .execute(&mut *w.tx)
     .await?;
     Ok(())
