@@ -85,6 +85,15 @@ pub struct BenchCoordinatorArgs {
     /// Clients that submit meanwhile, each four jobs a second
     #[arg(long, value_name = "N", default_value_t = 16)]
     pub clients: usize,
+    /// Tenants whose jobs they are
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub tenants: u32,
+    /// Trainings that all workers together begin in a second at most [default: as many as they can]
+    #[arg(long, value_name = "N")]
+    pub rate: Option<f64>,
+    /// Streams that watch a job meanwhile
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub watches: usize,
     /// How long
     #[arg(long, value_name = "S", default_value_t = 30)]
     pub seconds: u64,

@@ -2,13 +2,15 @@
 //! lease, renew and complete trainings without doing them.
 
 mod fleet;
+mod people;
 mod process;
 
 use crate::args::BenchCoordinatorArgs;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::output::Format;
-use fleet::{Desk, Spans};
+use fleet::Spans;
+use people::Desk;
 use process::Process;
 use serde::Serialize;
 use std::time::Duration;
@@ -22,6 +24,12 @@ pub(crate) struct View {
     queued: usize,
     workers: usize,
     clients: usize,
+    tenants: u32,
+    watches: usize,
+    /// Resident memory of the coordinator that the watches took.
+    watches_mib: f64,
+    /// Its peak.
+    peak_mib: f64,
     seconds: f64,
     /// Trainings queued before it began, per second.
     fill_per_second: f64,
@@ -60,18 +68,28 @@ async fn measure(args: &BenchCoordinatorArgs, say: impl Fn(String)) -> Result<Vi
     let fill_per_second = args.queued as f64 / filling.elapsed().as_secs_f64();
     say(format!("{} trainings are queued, {fill_per_second:.0} a second", args.queued));
 
+    let before = process.resident_mib()?;
+    let watches = desk.watch(&process, args.watches).await?;
+    let watches_mib = process.resident_mib()? - before;
+
     let begun = Instant::now();
     let mut spans = desk.work(Duration::from_secs(args.seconds)).await;
     let seconds = begun.elapsed().as_secs_f64();
+    let peak_mib = process.peak_mib()?;
+    drop(watches);
 
     process.restart()?;
-    let known = desk.reopened(&process).completed().await?;
+    let known = desk.reopened(&process)?.completed().await?;
     let view = View {
         work: "coordinator",
         store: if args.store.as_deref().is_some_and(|url| url.starts_with("postgres")) { "postgres" } else { "sqlite" },
         queued: args.queued,
         workers: args.workers,
         clients: args.clients,
+        tenants: args.tenants,
+        watches: args.watches,
+        watches_mib,
+        peak_mib,
         seconds,
         fill_per_second,
         cycles: spans.completes.len(),

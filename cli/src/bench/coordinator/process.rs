@@ -40,6 +40,25 @@ impl Process {
         read_token(&self.folder.path().join("state/token"))
     }
 
+    /// Resident memory by now.
+    pub(super) fn resident_mib(&self) -> Result<f64, Failure> {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it had.
+    pub(super) fn peak_mib(&self) -> Result<f64, Failure> {
+        self.memory("VmHWM:")
+    }
+
+    /// A line of Linux's account, in KiB there.
+    fn memory(&self, field: &str) -> Result<f64, Failure> {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).map_err(Failure::unexpected)?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
+        let kib: Option<f64> = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
+        kib.map(|kib| kib / 1024.0).ok_or_else(|| Failure::unexpected(format!("the system tells no {field}")))
+    }
+
     /// Its bucket's folder.
     pub(super) fn bucket(&self) -> PathBuf {
         self.folder.path().join("state/bucket")

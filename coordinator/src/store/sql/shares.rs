@@ -86,7 +86,7 @@ enum Crowd {
 
 async fn crowd(tx: &mut Connection, queue: Queue<'_>) -> Result<Crowd> {
     let tenants: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM (SELECT 1 FROM queues WHERE kind = $1 AND base_model = $2 LIMIT 2) AS some",
+        "SELECT count(*) FROM (SELECT 1 FROM queues WHERE kind = $1 AND base_model = $2 LIMIT 2) AS few",
     )
     .bind(queue.kind.encode())
     .bind(queue.model.as_str())
