@@ -29,7 +29,7 @@ fn actions(log: &[Entry]) -> Vec<Action> {
 
 pub(crate) async fn whatever_people_do_is_logged_in_its_order_and_names_nobody<E: Engine>() {
     let world = World::<E>::new().await;
-    world.store.create_tenant(&world.tenant, 0, &Actor::embedded()).await.unwrap();
+    world.store.create_tenant(&world.tenant, &Terms::default(), &Actor::embedded()).await.unwrap();
     world.key("lk01").await;
     world.clock.advance(Duration::from_millis(1234));
     let photo = world.put("ada").await.photos[0].object.clone().unwrap().key.parse().unwrap();
@@ -69,7 +69,7 @@ pub(crate) async fn whatever_people_do_is_logged_in_its_order_and_names_nobody<E
 
 pub(crate) async fn what_did_not_happen_is_not_logged<E: Engine>() {
     let world = World::<E>::new().await;
-    world.store.create_tenant(&world.tenant, 0, &actor()).await.unwrap();
+    world.store.create_tenant(&world.tenant, &Terms::default(), &actor()).await.unwrap();
     world.key("lk01").await;
     world.put("ada").await;
     let job = world.submit(&["ada"]).await;
@@ -78,7 +78,7 @@ pub(crate) async fn what_did_not_happen_is_not_logged<E: Engine>() {
 
     let tenant = &world.tenant;
     world.submit(&["ada"]).await;
-    world.store.create_tenant(tenant, 0, &actor()).await.unwrap();
+    world.store.create_tenant(tenant, &Terms::default(), &actor()).await.unwrap();
     world.clock.advance(Duration::from_secs(1));
     world.store.revoke_key("lk01", &actor()).await.unwrap();
     let (nobody, nothing) = (name("nobody"), world.photo("nobody").object.key);

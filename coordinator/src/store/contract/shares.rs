@@ -172,7 +172,7 @@ pub(crate) async fn a_tenant_stores_no_more_than_it_may<E: Engine>() {
     world.put_for(&photos, "bob").await.unwrap();
     let refusal = Refusal::from(world.put_for(&photos, "eve").await.unwrap_err());
     assert_eq!((refusal.code, refusal.retry_after), (ErrorCode::QuotaExceeded, None));
-    world.store.forget(&photos, &name("bob"), &Cause::Asked(actor())).await.unwrap();
+    world.store.forget(&photos, &name("bob"), &asked()).await.unwrap();
     world.put_for(&photos, "eve").await.unwrap();
 
     let bytes = world.with_tenant("bytes", limited(Limits { bytes: 3, ..Limits::default() })).await;
