@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The tests that need real servers: Postgres and an S3 bucket (SeaweedFS). Installs what is missing, starts both on loopback in
+# The tests that need real servers: Postgres and an S3 bucket (SeaweedFS), and clocks that are wrong (faketime). Installs what is missing, starts both on loopback in
 # a temporary folder, runs the ignored tests of the crates below, and ends the servers whatever happens. A server that cannot be
 # had is a failure.
 set -euo pipefail
@@ -45,14 +45,18 @@ find_postgres() {
     [ ! -x "$bin/initdb" ] || echo "$bin"
 }
 
+install() {
+    say "installing $1"
+    local sudo=""
+    [ "$(id -u)" = 0 ] || sudo="sudo -n"
+    $sudo apt-get update -q >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy "$1" >/dev/null ||
+        die "$1 is not installed and cannot be"
+}
+
 start_postgres() {
     postgres_bin="$(find_postgres)"
     if [ -z "$postgres_bin" ]; then
-        say "installing postgresql"
-        local sudo=""
-        [ "$(id -u)" = 0 ] || sudo="sudo -n"
-        $sudo apt-get update -q >/dev/null && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qy postgresql >/dev/null ||
-            die "postgresql is not installed and cannot be"
+        install postgresql
         postgres_bin="$(find_postgres)"
     fi
     local port data="$work/postgres/data"
@@ -103,6 +107,7 @@ JSON
         -master.port="$(free_port)" -master.port.grpc="$(free_port)" -volume.port="$(free_port)" -volume.port.grpc="$(free_port)" \
         -filer.port="$filer" -filer.port.grpc="$(free_port)" >"$work/weed.log" 2>&1 &
     pids+=($!)
+    export LIKENESS_TEST_FILER="http://127.0.0.1:$filer/buckets/likeness"
     export LIKENESS_TEST_S3="http://127.0.0.1:$port" AWS_ACCESS_KEY_ID=likeness-test AWS_SECRET_ACCESS_KEY=likeness-test-secret
     # A bucket is a folder of its filer.
     for _ in $(seq 120); do
@@ -116,6 +121,7 @@ JSON
     die "SeaweedFS does not answer"
 }
 
+command -v faketime >/dev/null || install faketime
 start_postgres
 start_bucket
 say "the store's contract, and coordinators that share a database"

@@ -12,10 +12,10 @@ use crate::up::Tuning;
 use crate::{bucket, models, signals, tls};
 use likeness_coordinator::{CoordinatorError, Options, StoreAddress, Tokens};
 use likeness_diffusion::BaseModel as Model;
-use likeness_proto::{BaseModel, Secret, TenantId};
+use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
 use likeness_sampler::Sampler;
 use likeness_trainer::{Plan, Trainer};
-use likeness_worker::{Backoff, NodeOptions, Work};
+use likeness_worker::{Backoff, NodeOptions, Way, Work};
 use object_store::ObjectStore;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -61,9 +61,10 @@ impl Worker {
     /// When the coordinator refuses it.
     pub async fn run(self, work: Arc<dyn Work>, shutdown: CancellationToken) -> Result<(), Failure> {
         let options = NodeOptions {
-            coordinator: self.server.tcp_nodelay(true),
+            coordinator: Way::to(self.server),
             token: self.token,
             name: self.name,
+            incarnation: Incarnation::new(),
             models: vec![self.model],
             slots: NonZeroUsize::new(self.slots).unwrap_or(NonZeroUsize::MIN),
             bucket: self.bucket,

@@ -55,14 +55,19 @@ impl Bucket {
         signed.map(|url| Some(url.into())).map_err(|error| failed("link to", key.as_str(), &error))
     }
 
-    /// Writes and removes a small object: better to find out now than at the first photo.
+    /// Writes and removes a small object: better to find out now than at the first photo. Always the same one, so that what a process
+    /// leaves that dies in between goes with the next start.
     pub(crate) async fn probe(&self) -> Result<(), Refusal> {
-        let path = Path::from(format!("probe/{}", uuid::Uuid::new_v4()));
+        let path = Path::from("probe/coordinator");
         let probed = async {
             self.store.put(&path, PutPayload::from_static(b"probe")).await?;
             match self.relics(&Path::from("probe")).await?.remove(&path) {
                 Some(relics) => self.erase(&relics).await,
-                None => self.store.delete(&path).await,
+                None => match self.store.delete(&path).await {
+                    // Another coordinator starts, too.
+                    Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    deleted => deleted,
+                },
             }
         };
         probed.await.map_err(|error| failed("write to", path.as_ref(), &error))
@@ -229,6 +234,14 @@ mod tests {
         assert_eq!(bucket.check(&object).await.unwrap_err().code, ErrorCode::ObjectCorrupt);
         bucket.put(&object.key, b"vectors".to_vec()).await.unwrap();
         bucket.check(&object).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_probe_left_goes_with_the_next_one() {
+        let memory = Arc::new(InMemory::new());
+        memory.put(&Path::from("probe/coordinator"), PutPayload::from_static(b"probe")).await.unwrap();
+        Bucket::new(memory.clone(), None).probe().await.unwrap();
+        assert!(memory.list(None).next().await.is_none());
     }
 
     #[tokio::test]

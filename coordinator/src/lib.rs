@@ -10,9 +10,12 @@ mod bucket;
 mod clock;
 mod lifecycle;
 mod models;
+mod office;
 mod photos;
 mod run;
 mod service;
+#[cfg(test)]
+mod simulation;
 mod store;
 mod sweep;
 

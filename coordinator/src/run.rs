@@ -11,20 +11,19 @@ use likeness_proto::{ModelDigest, Refusal, Secret};
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use tokio::net::TcpListener;
-use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Server, ServerTlsConfig};
 use uuid::Uuid;
 
 use crate::access::{Gate, Guard, Pepper, Tokens};
-use crate::audit::{Actor, Blind};
+use crate::audit::Blind;
 use crate::bucket::{Bucket, History};
+use crate::office::Office;
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{OpenError, Policy, Store, StoreAddress, Sweep, Terms};
-use crate::sweep::{self, Turn};
+use crate::store::{OpenError, Policy, Store, StoreAddress};
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
@@ -124,31 +123,10 @@ async fn live_on<S: Store>(
     shutdown: CancellationToken,
 ) -> Result<(), CoordinatorError> {
     let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone()).with_history(options.history.clone());
-    bucket.probe().await?;
-    // Whatever the last run left half erased goes before anybody can ask for it.
-    store.expire().await.map_err(Refusal::from)?;
-    for tenant in options.tokens.tenants() {
-        store.create_tenant(tenant, &Terms::default(), &Actor::coordinator()).await.map_err(Refusal::from)?;
-    }
-    sweep::replay(&store, &bucket).await?;
-    let own = Uuid::new_v4();
-    if (Turn { store: &store, own, shutdown: &shutdown }).goes_on().await? {
-        sweep::owed(&store, &bucket, Sweep::All).await?;
-    }
-
-    let stop = shutdown.child_token();
-    let shared = Shared::new(store, bucket, stop.clone());
-    let expiry = tokio::spawn(expire(Arc::clone(&shared)));
-    let janitor = tokio::spawn(tidy(Arc::clone(&shared), own));
-    let served = serve(listener, &options, Arc::clone(&shared)).await;
-
-    stop.cancel();
-    for (name, task) in [("expiry", expiry), ("janitor", janitor)] {
-        if let Err(error) = task.await {
-            tracing::error!(task = name, %error, "background task died");
-        }
-    }
-    shared.store.close().await;
+    let tenants: Vec<_> = options.tokens.tenants().cloned().collect();
+    let office = Office::open(store, bucket, &tenants, Uuid::new_v4(), &shutdown).await?;
+    let served = serve(listener, &options, Arc::clone(&office.shared)).await;
+    office.close().await;
     served
 }
 
@@ -191,55 +169,4 @@ async fn serve<S: Store>(
             Ok(())
         }
     }
-}
-
-/// Takes back leases and uploads that have run out, several times in the life of a lease.
-async fn expire<S: Store>(shared: Arc<Shared<S>>) {
-    let period = (shared.store.policy().lease / 4).clamp(Duration::from_millis(20), Duration::from_secs(1));
-    let mut ticks = interval(period);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _tick = ticks.tick() => {}
-            () = shared.shutdown.cancelled() => return,
-        }
-        if let Err(error) = shared.store.expire().await {
-            tracing::error!(%error, "expired leases not taken back, will be tried again");
-        }
-    }
-}
-
-/// Does the sweeps that are owed, and now and then looks for garbage, while it is this coordinator's turn.
-async fn tidy<S: Store>(shared: Arc<Shared<S>>, own: Uuid) {
-    const PERIOD: Duration = Duration::from_secs(5);
-    /// The whole bucket is listed for it.
-    const COLLECT: Duration = Duration::from_secs(15 * 60);
-    let mut ticks = interval(PERIOD);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut collected = Instant::now();
-    loop {
-        tokio::select! {
-            _tick = ticks.tick() => {}
-            () = shared.shutdown.cancelled() => return,
-        }
-        let is_due = collected.elapsed() >= COLLECT;
-        match upkeep(&shared, own, is_due).await {
-            Ok(()) if is_due => collected = Instant::now(),
-            Ok(()) => {}
-            Err(error) => tracing::error!(%error, "upkeep not done, will be tried again"),
-        }
-    }
-}
-
-async fn upkeep<S: Store>(shared: &Shared<S>, own: Uuid, collects: bool) -> Result<(), Refusal> {
-    let turn = Turn { store: &shared.store, own, shutdown: &shared.shutdown };
-    if !turn.goes_on().await? {
-        return Ok(());
-    }
-    sweep::owed(&shared.store, &shared.bucket, Sweep::Due).await?;
-    if collects {
-        let gone = sweep::collect(&turn, &shared.bucket).await?;
-        tracing::info!(objects = gone, "garbage collected");
-    }
-    Ok(())
 }

@@ -107,7 +107,7 @@ impl TryFrom<u64> for Fence {
 }
 
 /// One grant of one task.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId {
     /// The task leased.
     pub task: TaskId,

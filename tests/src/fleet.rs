@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::sandbox::{Ran, signal};
+use crate::{Contents, Invariants};
 
 const TOKEN: &str = "of-all-roles";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,6 +25,7 @@ pub struct Fleet {
     endpoint: String,
     coordinator: String,
     started: AtomicU32,
+    clock: Option<&'static str>,
 }
 
 /// A process of a fleet.
@@ -54,6 +57,7 @@ impl Fleet {
             endpoint: named("LIKENESS_TEST_S3"),
             coordinator: String::new(),
             started: AtomicU32::new(0),
+            clock: None,
             folder,
         }
     }
@@ -64,9 +68,35 @@ impl Fleet {
         self
     }
 
-    /// The address of its database.
-    pub fn store(&self) -> &str {
-        &self.store
+    /// The clocks of what is started from now on are set wrong by this much, such as `+5m`.
+    pub fn set_clock(&mut self, by: Option<&'static str>) {
+        self.clock = by;
+    }
+
+    /// What its database answers, as `psql` prints it.
+    pub fn ask(&self, query: &str) -> String {
+        let ran = Command::new("psql").args([&self.store, "-qtAc", query]).output().expect("psql runs");
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    }
+
+    /// All that lies in its part of the bucket, as SeaweedFS's own file server has it.
+    pub fn contents(&self) -> Contents {
+        let name = self.bucket.rsplit('/').next().expect("a name");
+        let (root, mut contents) = (format!("{}/{name}/", named("LIKENESS_TEST_FILER")), Contents::new());
+        read_all(&root, "v1/", &mut contents);
+        contents
+    }
+
+    /// Asserts that a job has ended well, with so many avatars of each subject, and every task of the fleet's been done once.
+    #[track_caller]
+    pub fn nothing_is_lost(&self, job: &str, avatars: u64) {
+        self.run(&["watch", job]).succeeds();
+        let (job, contents) = (self.run(&["show", job, "--json"]).json(), self.contents());
+        Invariants { job: &job, contents: &contents, server: (&self.coordinator, TOKEN) }.hold(avatars);
+        self.run(&["audit", "verify", "--store", &self.store]).succeeds();
+        let undone =
+            format!("SELECT count(*) FROM tasks WHERE job = '{}' AND state != 3", job["id"].as_str().expect("an id"));
+        assert_eq!(self.ask(&undone), "0", "train, render and assemble are done");
     }
 
     /// A place for a test's own files.
@@ -77,7 +107,15 @@ impl Fleet {
     /// The command `likeness ARGS…` with a state folder of its own.
     fn command(&self, args: &[&str]) -> Command {
         let state = self.path(&format!("state-{}", self.started.fetch_add(1, Ordering::Relaxed)));
-        let mut command = Command::new(&self.program);
+        let mut command = match self.clock {
+            None => Command::new(&self.program),
+            Some(by) => {
+                let mut command = Command::new("faketime");
+                // Spans are as long as ever.
+                command.args(["-f", by]).arg(&self.program).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+                command
+            }
+        };
         command.arg("--state").arg(state).args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
         command.env("LIKENESS__TOKEN_FILE", self.path("token"));
         command
@@ -146,6 +184,25 @@ impl Fleet {
     }
 }
 
+/// Objects below a folder of the bucket, by their path from `root`.
+fn read_all(root: &str, folder: &str, contents: &mut Contents) {
+    let get = |path: &str| {
+        let got =
+            Command::new("curl").args(["-sS", "-H", "Accept: application/json"]).arg(format!("{root}{path}")).output();
+        got.expect("curl runs").stdout
+    };
+    let listed: Value = serde_json::from_slice(&get(&format!("{folder}?limit=1000"))).unwrap_or_default();
+    for entry in listed["Entries"].as_array().into_iter().flatten() {
+        const FOLDER: u64 = 1 << 31;
+        let name = entry["FullPath"].as_str().and_then(|path| path.rsplit('/').next()).expect("a path");
+        if entry["Mode"].as_u64().is_some_and(|mode| mode & FOLDER != 0) {
+            read_all(root, &format!("{folder}{name}/"), contents);
+        } else {
+            contents.insert(format!("{folder}{name}"), get(&format!("{folder}{name}")));
+        }
+    }
+}
+
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 impl Role {
@@ -180,6 +237,11 @@ impl Role {
             said.push(line);
         }
         panic!("it never said {words:?}, but: {said:#?}")
+    }
+
+    /// All that it has said since it was last asked.
+    pub fn said(&self) -> Vec<String> {
+        self.lines.try_iter().collect()
     }
 
     /// Sends it a signal: `STOP`, `CONT`, `KILL`, `TERM`.

@@ -3,6 +3,7 @@
 pub mod bad_pictures;
 mod faulty_http;
 mod fleet;
+mod invariants;
 mod losses;
 mod pictures;
 mod proxy;
@@ -12,6 +13,7 @@ mod upload;
 
 pub use faulty_http::{Fault, FaultyHttp};
 pub use fleet::{Fleet, Role};
+pub use invariants::{Contents, Invariants, is_visible};
 pub use losses::losses;
 pub use pictures::{avatars, bundled_photos, photo_folder, pixels};
 pub use proxy::Proxy;

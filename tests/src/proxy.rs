@@ -1,5 +1,6 @@
 use std::io::copy;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
@@ -8,17 +9,19 @@ pub struct Proxy {
     address: SocketAddr,
     /// Both ends of every connection since the last cut.
     open: Arc<Mutex<Vec<[TcpStream; 2]>>>,
+    is_down: Arc<AtomicBool>,
 }
 
 impl Proxy {
     /// Leads to `server`, which need not listen yet.
     pub fn to(server: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let proxy = Self { address: listener.local_addr().expect("an address"), open: Arc::default() };
-        let open = Arc::clone(&proxy.open);
+        let proxy =
+            Self { address: listener.local_addr().expect("an address"), open: Arc::default(), is_down: Arc::default() };
+        let (open, is_down) = (Arc::clone(&proxy.open), Arc::clone(&proxy.is_down));
         thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
-                if let Ok(far) = TcpStream::connect(server) {
+                if let (false, Ok(far)) = (is_down.load(Ordering::SeqCst), TcpStream::connect(server)) {
                     let mut open = open.lock().expect("no panic");
                     open.push([&near, &far].map(|end| end.try_clone().expect("a handle")));
                     pass_on(&near, &far);
@@ -32,6 +35,17 @@ impl Proxy {
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Cuts every connection there is, and lets none through until it is [`mend`](Self::mend)ed.
+    pub fn take_down(&self) {
+        self.is_down.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+
+    /// Lets connections through again.
+    pub fn mend(&self) {
+        self.is_down.store(false, Ordering::SeqCst);
     }
 
     /// Cuts every connection there is; how many those were. The next ones go through again.

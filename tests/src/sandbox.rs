@@ -5,6 +5,8 @@ use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use serde_json::{Deserializer, Value};
 use tempfile::TempDir;
 
+use crate::{Contents, Invariants};
+
 /// A `likeness up` on a state folder of its own. The server may be killed and started again; the state stays until the
 /// sandbox is dropped.
 pub struct Sandbox {
@@ -30,6 +32,23 @@ impl Sandbox {
     /// The state folder of the server.
     pub fn state(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// All that lies in its bucket.
+    pub fn contents(&self) -> Contents {
+        let (root, mut contents) = (self.state().join("bucket"), Contents::new());
+        read_all(&root, &root, &mut contents);
+        contents
+    }
+
+    /// Asserts that a job has ended well, with so many avatars of each subject.
+    #[track_caller]
+    pub fn nothing_is_lost(&self, job: &str, avatars: u64) {
+        let (last, _) = self.watch(job).end();
+        let (job, contents) = (self.run(&["show", job, "--json"]).json(), self.contents());
+        assert_eq!(job["state"], last["state"]);
+        Invariants { job: &job, contents: &contents, server: (&self.address(), &self.token()) }.hold(avatars);
+        self.run(&["audit", "verify"]).succeeds();
     }
 
     /// A place for a test's own files.
@@ -64,8 +83,13 @@ impl Sandbox {
 
     /// Starts a coordinator alone and waits until it says where it listens.
     pub fn coordinator(&mut self) {
+        self.coordinator_at("127.0.0.1:0");
+    }
+
+    /// The same at an address, where the last one listened.
+    pub fn coordinator_at(&mut self, address: &str) {
         let mut command = self.command(&["coordinator", "--json"]);
-        command.env("LIKENESS__LISTEN", "127.0.0.1:0").env("LIKENESS__LEASE_SECONDS", "2");
+        command.env("LIKENESS__LISTEN", address).env("LIKENESS__LEASE_SECONDS", "2");
         let mut server = command.stdout(Stdio::piped()).spawn().expect("the coordinator starts");
         let ready = values(server.stdout.take().expect("piped")).next().expect("it says that it is ready");
         assert!(ready.is_string(), "unexpected first words of `coordinator`: {ready}");
@@ -137,6 +161,18 @@ impl Drop for Sandbox {
         if let Some(mut server) = self.server.take() {
             let _ = server.kill();
             let _ = server.wait();
+        }
+    }
+}
+
+/// Files below a folder, but for those that are still being written, by their path from `root`.
+fn read_all(root: &Path, folder: &Path, contents: &mut Contents) {
+    for path in std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+        let key = path.strip_prefix(root).expect("below it").to_string_lossy().into_owned();
+        if path.is_dir() {
+            read_all(root, &path, contents);
+        } else if key.starts_with("v1/") && !key.contains('#') {
+            contents.insert(key, std::fs::read(&path).expect("a file"));
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{Sandbox, sandbox::signal};
 /// What is waited for comes long before this.
 const AMPLE: Duration = Duration::from_secs(120);
 
-/// A `likeness trainer` in a process of its own, and what it logs.
+/// A `likeness trainer`, or another worker, in a process of its own, and what it logs.
 pub struct Trainer {
     child: Child,
     log: Receiver<Value>,
@@ -27,6 +27,14 @@ impl Trainer {
     pub fn start_with(sandbox: &Sandbox, args: &[&str], settings: &[(&str, &str)]) -> Self {
         let mut command = sandbox.command(&["trainer"]);
         command.args(args).env("LIKENESS__LOG_FORMAT", "json").env("LIKENESS__TRAINER_SLOTS", "2");
+        command.envs(settings.iter().map(|(name, value)| (format!("LIKENESS__{name}"), value)));
+        Self::start_by(command)
+    }
+
+    /// Starts a worker of another role, `sampler`.
+    pub fn of_role(sandbox: &Sandbox, role: &str, settings: &[(&str, &str)]) -> Self {
+        let mut command = sandbox.command(&[role]);
+        command.env("LIKENESS__LOG_FORMAT", "json").env("LIKENESS__TRAINER_SLOTS", "2");
         command.envs(settings.iter().map(|(name, value)| (format!("LIKENESS__{name}"), value)));
         Self::start_by(command)
     }

@@ -13,7 +13,13 @@ use serde_json::Value;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_likeness-under-test");
 
+const AVATARS: u64 = 4;
+
 fn submit(fleet: &Fleet, training: &str) -> String {
+    submit_as(fleet, "bruno", training)
+}
+
+fn submit_as(fleet: &Fleet, name: &str, training: &str) -> String {
     let photos = photo_folder(&fleet.path("photos"), "subject-02", 4);
     let prompts = fleet.path("prompts.toml");
     std::fs::write(
@@ -23,7 +29,7 @@ fn submit(fleet: &Fleet, training: &str) -> String {
     .unwrap();
     let (photos, prompts) = (photos.to_str().unwrap(), prompts.to_str().unwrap());
     let consent = ["--attest-by", "test", "--attest-as", "self", "--statement", "I am the drawing"];
-    let subject = [photos, "--subject", "bruno", "--init", "person", "--prompts", prompts];
+    let subject = [photos, "--subject", name, "--init", "person", "--prompts", prompts];
     fleet.submit(&subject.into_iter().chain(training.split(' ')).chain(consent).collect::<Vec<_>>())
 }
 
@@ -91,6 +97,7 @@ fn a_trainer_that_sleeps_past_its_lease_and_wakes_changes_nothing() {
     sleeper.signal("CONT");
 
     sleeper.says("task dropped");
+    fleet.nothing_is_lost(&job, AVATARS);
     let now = fleet.run(&["show", &job, "--json"]).json();
     assert_eq!(now["subjects"][0]["embedding"], ended["subjects"][0]["embedding"]);
     assert_eq!(now["state"], "succeeded");
@@ -98,14 +105,17 @@ fn a_trainer_that_sleeps_past_its_lease_and_wakes_changes_nothing() {
 
 #[test]
 #[ignore = "needs Postgres and S3: tests/fleet.sh"]
-fn a_bucket_that_fails_is_slow_and_cuts_its_answers_short_costs_time_and_nothing_else() {
+fn a_bucket_that_fails_is_slow_is_full_and_cuts_short_costs_time_and_nothing_else() {
     let faults = [
         Fault::Status(503),
         Fault::Status(500),
         Fault::Wait(Duration::from_millis(1500)),
         Fault::CutAfter(100),
-        Fault::Status(503),
+        Fault::Status(507), // no space is left
+        Fault::CutUploadAfter(700),
+        Fault::Status(507),
         Fault::CutAfter(10),
+        Fault::Status(503),
     ];
     let proxy = FaultyHttp::before(&std::env::var("LIKENESS_TEST_S3").unwrap(), &faults);
     let mut fleet = Fleet::new(PROGRAM).bucket_at(proxy.url());
@@ -115,5 +125,65 @@ fn a_bucket_that_fails_is_slow_and_cuts_its_answers_short_costs_time_and_nothing
     let job = submit(&fleet, QUICK);
 
     finished(&fleet, &job);
-    assert_eq!(proxy.remaining(), 0, "every fault was met");
+    fleet.nothing_is_lost(&job, AVATARS);
+    assert_eq!(proxy.remaining(), [], "every fault was met");
+}
+
+/// Task and fence of every attempt that a worker has begun.
+fn begun(worker: &Role) -> Vec<(String, String)> {
+    let field = |line: &str, name: &str| {
+        let value = line.split_once(&format!("{name}="))?.1;
+        Some(value.split([' ', '}']).next()?.to_owned())
+    };
+    let attempts = worker.said().into_iter().filter(|line| line.contains("task begun"));
+    attempts.map(|line| field(&line, "task").zip(field(&line, "fence")).expect("its task")).collect()
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn coordinators_that_race_for_every_task_grant_none_twice_and_end_every_job() {
+    let mut fleet = Fleet::new(PROGRAM);
+    let desks = [fleet.coordinator(), fleet.coordinator()];
+    let trainers = ["trainer-1", "trainer-2"].iter().zip(&desks).map(|(name, desk)| fleet.trainer(name, desk));
+    let samplers = ["sampler-1", "sampler-2"].iter().zip(&desks).map(|(name, desk)| fleet.sampler(name, desk));
+    let workers: Vec<Role> = trainers.chain(samplers).collect();
+
+    let jobs = ["ada", "bruno", "cleo", "dan"].map(|name| submit_as(&fleet, name, QUICK));
+
+    jobs.iter().for_each(|job| fleet.nothing_is_lost(job, AVATARS));
+    let mut attempts: Vec<_> = workers.iter().flat_map(begun).collect();
+    let all = attempts.len();
+    attempts.sort();
+    attempts.dedup();
+    assert_eq!(attempts.len(), all, "a task was granted twice at one fence");
+    assert!(all >= 12, "three tasks of four jobs: {all}");
+}
+
+/// Seconds between the clock of whoever wrote a line of a log and ours.
+fn skew(line: &str) -> i64 {
+    let seconds = |moment: &str| -> i64 {
+        let ran = Command::new("date").args(["-d", moment, "+%s"]).output().unwrap();
+        String::from_utf8(ran.stdout).unwrap().trim().parse().unwrap_or_else(|_| panic!("no time in {line:?}"))
+    };
+    let stamp = line.split_whitespace().next().unwrap();
+    seconds(stamp) - seconds("now")
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn clocks_that_are_five_minutes_off_change_nothing() {
+    let mut fleet = Fleet::new(PROGRAM);
+    fleet.set_clock(Some("+5m"));
+    let ahead = fleet.coordinator();
+    fleet.set_clock(Some("-5m"));
+    let (behind, trainer) = (fleet.coordinator(), fleet.trainer("trainer", &ahead));
+    fleet.set_clock(Some("+5m"));
+    let sampler = fleet.sampler("sampler", &behind);
+    fleet.set_clock(None);
+    let off = [skew(&trainer.says("registered")), skew(&sampler.says("registered"))];
+    assert!(off[0] < -280 && off[1] > 280, "the clocks are off by {off:?} s");
+
+    let job = submit(&fleet, QUICK);
+
+    fleet.nothing_is_lost(&job, AVATARS);
 }

@@ -13,11 +13,6 @@ fn postgres(what: &str) {
     assert!(Command::new(control).arg(what).status().unwrap().success(), "Postgres did not {what}");
 }
 
-fn ask(fleet: &Fleet, query: &str) -> String {
-    let ran = Command::new("psql").args([fleet.store(), "-qtAc", query]).output().unwrap();
-    String::from_utf8(ran.stdout).unwrap().trim().to_owned()
-}
-
 /// `outage` is given what asks the fleet's database, and the trainer in the middle of its task.
 fn a_job_survives(outage: impl FnOnce(&Fleet, &Role)) {
     let mut fleet = Fleet::new(PROGRAM);
@@ -36,17 +31,15 @@ fn a_job_survives(outage: impl FnOnce(&Fleet, &Role)) {
 
     outage(&fleet, &trainer);
 
-    fleet.run(&["watch", &job]).succeeds();
-    assert_eq!(fleet.run(&["show", &job, "--json"]).json()["state"], "succeeded");
-    let tasks = ask(&fleet, "SELECT count(*) || ' ' || count(*) FILTER (WHERE state = 3) FROM tasks");
-    assert_eq!(tasks, "3 3", "train, render and assemble, each done once");
+    fleet.nothing_is_lost(&job, 2);
+    assert_eq!(fleet.ask("SELECT count(*) FROM tasks"), "3", "train, render and assemble");
 }
 
 #[test]
 #[ignore = "needs Postgres and S3: tests/fleet.sh"]
 fn a_job_survives_a_crash_of_postgres() {
     a_job_survives(|fleet, _| {
-        let started = || ask(fleet, "SELECT pg_postmaster_start_time()");
+        let started = || fleet.ask("SELECT pg_postmaster_start_time()");
         let before = started();
         postgres("restart");
         assert_ne!(before, started(), "it was another process before");

@@ -5,27 +5,53 @@ use std::{future::Future, time::Duration};
 use likeness_proto::{Bearer, ErrorCode, Refusal, Secret, v1::workers_client::WorkersClient};
 use tonic::{
     Code, Response, Status,
+    body::Body,
+    codegen::{Service, StdError, http},
     service::interceptor::InterceptedService,
-    transport::{Channel, Endpoint},
+    transport::Endpoint,
 };
+use tower::{ServiceExt, util::BoxCloneSyncService};
 
 /// The `Workers` service, with the token on every call.
-pub(crate) type Client = WorkersClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type Client = WorkersClient<InterceptedService<Calls, Bearer>>;
+
+type Calls = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 /// A peer that is gone without a word is noticed after interval and limit.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_LIMIT: Duration = Duration::from_secs(5);
 
-/// A client that connects with its first call, and again whenever the connection is gone.
-pub(crate) fn connect(endpoint: Endpoint, token: &Secret) -> Client {
-    let endpoint = endpoint
-        .connect_timeout(CONNECT_LIMIT)
-        .tcp_nodelay(true)
-        .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_LIMIT)
-        .keep_alive_while_idle(true);
-    WorkersClient::with_interceptor(endpoint.connect_lazy(), Bearer::new(token))
+/// The way to the coordinator. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Way(Calls);
+
+impl Way {
+    /// Over a connection that is made with the first call, and again whenever it is gone. To be called within a runtime.
+    pub fn to(endpoint: Endpoint) -> Self {
+        let endpoint = endpoint
+            .connect_timeout(CONNECT_LIMIT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_LIMIT)
+            .keep_alive_while_idle(true);
+        Self::by(endpoint.connect_lazy())
+    }
+
+    /// By whatever takes calls.
+    pub fn by<S>(service: S) -> Self
+    where
+        S: Service<http::Request<Body>, Response = http::Response<Body>> + Clone + Send + Sync + 'static,
+        S::Error: Into<StdError>,
+        S::Future: Send + 'static,
+    {
+        Self(BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into()))))
+    }
+
+    /// A client that presents `token`.
+    pub(crate) fn client(self, token: &Secret) -> Client {
+        WorkersClient::with_interceptor(self.0, Bearer::new(token))
+    }
 }
 
 /// Why a call gave nothing.

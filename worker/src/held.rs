@@ -1,7 +1,7 @@
 //! The leases that this node holds.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -49,8 +49,9 @@ impl Held {
         loop {
             let until = *changes.borrow_and_update();
             tokio::select! {
-                () = tokio::time::sleep_until(until) => return,
+                biased;
                 _prolonged = changes.changed() => {}
+                () = tokio::time::sleep_until(until) => return,
             }
         }
     }
@@ -63,7 +64,7 @@ impl Held {
 
 /// All leases that are to be renewed.
 #[derive(Debug, Default)]
-pub(crate) struct Leases(Mutex<HashMap<LeaseId, Arc<Held>>>);
+pub(crate) struct Leases(Mutex<BTreeMap<LeaseId, Arc<Held>>>);
 
 impl Leases {
     /// Adds a lease. An older one of the same task is lost by that.

@@ -19,6 +19,7 @@ mod work;
 
 pub use backoff::{Backoff, BackoffError};
 pub use bucket::{Bucket, BucketError};
+pub use client::Way;
 pub use futures::future::BoxFuture;
 pub use node::{NodeError, NodeOptions, run};
 pub use stop::{Stop, StopSignal};

@@ -7,13 +7,12 @@ use likeness_proto::{BaseModel, Grant, Incarnation, LeaseId, PROTOCOL_VERSION, R
 use object_store::ObjectStore;
 use tokio::{sync::SetOnce, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
-use tonic::transport::Endpoint;
 use tracing::{Instrument, error, info, info_span, warn};
 
 use crate::{
-    Backoff, Bucket, Task, Work,
+    Backoff, Bucket, Task, Way, Work,
     backoff::Waits,
-    client::{CallError, call, connect},
+    client::{CallError, call},
     held::Held,
     register::{CALL_LIMIT, Link},
     renewals::Renewals,
@@ -30,12 +29,14 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 /// How a node works.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// Where the coordinator listens.
-    pub coordinator: Endpoint,
+    /// How to reach the coordinator.
+    pub coordinator: Way,
     /// What is presented there.
     pub token: Secret,
     /// Name of the node; stable over restarts.
     pub name: String,
+    /// This process; another one after every restart.
+    pub incarnation: Incarnation,
     /// Base models that its work holds.
     pub models: Vec<BaseModel>,
     /// Tasks at once.
@@ -104,8 +105,8 @@ type Never = std::convert::Infallible;
 
 impl Node {
     fn new(options: NodeOptions, work: Arc<dyn Work>) -> Self {
-        let incarnation = Incarnation::new();
-        let client = connect(options.coordinator.clone(), &options.token);
+        let incarnation = options.incarnation;
+        let client = options.coordinator.clone().client(&options.token);
         let request = v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: options.name.clone(),

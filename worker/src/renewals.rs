@@ -41,6 +41,7 @@ impl Renewals {
         let mut wait = self.link.timing().renew;
         loop {
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 () = self.wake.notified() => {}
             }

@@ -44,6 +44,7 @@ async fn work_to_end(
     let run = async move { work.run(grant, task).await };
     let mut run = AbortOnDropHandle::new(tokio::spawn(run.in_current_span()));
     tokio::select! {
+        biased;
         ended = &mut run => return ended,
         () = held.lapsed() => {
             warn!("lease lapsed before it could be renewed");

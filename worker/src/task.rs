@@ -56,6 +56,7 @@ impl Task {
         let recorded = self.held.progress().commit(checkpoint);
         self.renew.notify_one();
         tokio::select! {
+            biased;
             recorded = recorded => recorded.map_err(|_refused| self.stop.requested().unwrap_or(Stop::Lost)),
             stop = self.stop.wait_final() => Err(stop),
         }

@@ -30,6 +30,7 @@ pub(super) async fn watch<S: Store>(
             }
             job = loop {
                 tokio::select! {
+                    biased;
                     () = changes.changed(id) => {}
                     () = sender.closed() => return,
                     () = shared.shutdown.cancelled() => return drop(sender.send(Err(shutting_down().into())).await),

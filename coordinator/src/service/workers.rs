@@ -75,13 +75,14 @@ impl<S: Store> Shared<S> {
         let deadline = Instant::now() + ask.wait;
         let mut ready = self.store.signals().ready();
         loop {
-            ready.mark_unchanged();
+            ready.forget();
             let grants = self.store.claim(ask).await?;
             if !grants.is_empty() || self.shutdown.is_cancelled() {
                 return Ok(grants);
             }
             let look = self.store.signals().poll().map_or(deadline, |poll| deadline.min(Instant::now() + poll));
             tokio::select! {
+                biased;
                 woken = timeout_at(look, ready.changed()) => if woken.is_err() && look == deadline { return Ok(Vec::new()) },
                 () = self.shutdown.cancelled() => return Ok(Vec::new()),
             }

@@ -13,6 +13,8 @@ pub(crate) mod sqlite;
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod memory;
 
 use std::future::Future;
 use std::time::Duration;

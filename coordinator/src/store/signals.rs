@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use likeness_proto::JobId;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc};
 
 /// What to look at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -19,7 +19,7 @@ pub(crate) enum Signal {
 pub(crate) struct Signals {
     /// `None`: any job may have changed.
     jobs: broadcast::Sender<Option<JobId>>,
-    ready: watch::Sender<u64>,
+    ready: broadcast::Sender<()>,
     others: Option<Others>,
 }
 
@@ -38,7 +38,7 @@ const BACKLOG: usize = 256;
 impl Signals {
     /// `others`: who else changes the store.
     pub(crate) fn new(others: Option<Others>) -> Self {
-        Self { jobs: broadcast::Sender::new(BACKLOG), ready: watch::Sender::new(0), others }
+        Self { jobs: broadcast::Sender::new(BACKLOG), ready: broadcast::Sender::new(1), others }
     }
 
     /// Tells everybody of a change made here.
@@ -54,7 +54,8 @@ impl Signals {
     pub(crate) fn hear(&self, signal: Signal) {
         match signal {
             Signal::Job(job) => self.tell(Some(job)),
-            Signal::Ready => self.ready.send_modify(|count| *count += 1),
+            // Fails when nobody is waiting.
+            Signal::Ready => drop(self.ready.send(())),
         }
     }
 
@@ -80,8 +81,34 @@ impl Signals {
     }
 
     /// Subscribe first, then claim. Changes when tasks become ready.
-    pub(crate) fn ready(&self) -> watch::Receiver<u64> {
-        self.ready.subscribe()
+    pub(crate) fn ready(&self) -> Readiness {
+        Readiness(self.ready.subscribe())
+    }
+}
+
+/// Tasks that become ready from now on.
+#[derive(Debug)]
+pub(crate) struct Readiness(broadcast::Receiver<()>);
+
+impl Readiness {
+    /// What was told so far is no news any more.
+    pub(crate) fn forget(&mut self) {
+        self.0 = self.0.resubscribe();
+    }
+
+    /// Waits until tasks have become ready. Of several that wait, those that came first are woken first.
+    pub(crate) async fn changed(&mut self) {
+        use broadcast::error::RecvError;
+        match self.0.recv().await {
+            Ok(()) | Err(RecvError::Lagged(_)) => {}
+            // The sender lives as long as the store, which the caller holds.
+            Err(RecvError::Closed) => std::future::pending().await,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn has_changed(&self) -> bool {
+        !self.0.is_empty()
     }
 }
 
@@ -112,6 +139,29 @@ impl JobChanges {
                 // The sender lives as long as the store, which the caller holds.
                 Err(RecvError::Closed) => std::future::pending().await,
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_longest_for_tasks_is_woken_first() {
+        let signals = Signals::new(None);
+        let (told, mut heard) = mpsc::unbounded_channel();
+        for number in 0..8 {
+            let (mut ready, told) = (signals.ready(), told.clone());
+            tokio::spawn(async move {
+                ready.changed().await;
+                told.send(number).unwrap();
+            });
+            tokio::task::yield_now().await; // it waits
+        }
+        signals.send(Signal::Ready);
+        for number in 0..8 {
+            assert_eq!(heard.recv().await, Some(number));
         }
     }
 }

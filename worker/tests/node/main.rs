@@ -11,8 +11,8 @@ mod tasks;
 use std::{future::Future, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use coordinator::{Coordinator, TOKEN};
-use likeness_proto::{BaseModel, Grant, ModelFacts, Scheduler, Secret, TaskId, TaskKind, v1};
-use likeness_worker::{Backoff, BoxFuture, Done, NodeError, NodeOptions, Task, Work, WorkError};
+use likeness_proto::{BaseModel, Grant, Incarnation, ModelFacts, Scheduler, Secret, TaskId, TaskKind, v1};
+use likeness_worker::{Backoff, BoxFuture, Done, NodeError, NodeOptions, Task, Way, Work, WorkError};
 use object_store::memory::InMemory;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -70,9 +70,10 @@ impl Node {
 
 fn options(coordinator: &Coordinator) -> NodeOptions {
     NodeOptions {
-        coordinator: Endpoint::from_shared(format!("http://{}", coordinator.address)).unwrap(),
+        coordinator: Way::to(Endpoint::from_shared(format!("http://{}", coordinator.address)).unwrap()),
         token: Secret::new(TOKEN).unwrap(),
         name: "node-1".into(),
+        incarnation: Incarnation::new(),
         models: vec![BaseModel {
             digest: digest().parse().unwrap(),
             name: "tiny".into(),
