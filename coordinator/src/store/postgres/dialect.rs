@@ -44,25 +44,20 @@ pub(super) async fn now(tx: &mut Connection) -> Result<Timestamp> {
 
 /// Keeps uploads and sweeps of these subjects out of each other's way, until the transaction ends.
 pub(super) async fn lock_subjects(tx: &mut Connection, of: &[(TenantId, SubjectName)]) -> Result<()> {
-    for name in names(of) {
-        sqlx::query("SELECT pg_advisory_xact_lock(hashtextextended($1, 0))").bind(name).execute(&mut *tx).await?;
-    }
-    Ok(())
+    lock_names(tx, "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) FROM unnest($1::text[]) AS name", of).await
 }
 
 /// As [`lock_subjects`], except that those who share do not wait for each other.
 pub(super) async fn share_subjects(tx: &mut Connection, of: &[(TenantId, SubjectName)]) -> Result<()> {
-    for name in names(of) {
-        sqlx::query("SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))")
-            .bind(name)
-            .execute(&mut *tx)
-            .await?;
-    }
-    Ok(())
+    lock_names(tx, "SELECT pg_advisory_xact_lock_shared(hashtextextended(name, 0)) FROM unnest($1::text[]) AS name", of)
+        .await
 }
 
-fn names(of: &[(TenantId, SubjectName)]) -> impl Iterator<Item = String> {
-    of.iter().map(|(tenant, subject)| format!("{tenant}/{subject}"))
+/// Locks are taken in the order of the list: a scan of an array keeps it.
+async fn lock_names(tx: &mut Connection, statement: &'static str, of: &[(TenantId, SubjectName)]) -> Result<()> {
+    let names: Vec<_> = of.iter().map(|(tenant, subject)| format!("{tenant}/{subject}")).collect();
+    sqlx::query(statement).bind(names).execute(tx).await?;
+    Ok(())
 }
 
 /// Makes courses the transaction's own: whoever changes a course holds its progress.

@@ -125,7 +125,7 @@ pub(super) async fn save(w: &mut Writing, place: &Place, course: &Course, effect
 async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) -> Result<()> {
     let Some(task) = course.tasks.iter().find(|task| task.id == id) else { return Ok(()) };
     if matches!(task.state, TaskState::Ready) {
-        w.ready(place, task.kind, id);
+        w.ready(&place.tenant, place.job, task.kind, id);
     }
     if !matches!(task.state, TaskState::Leased(_)) {
         w.freed.insert(place.tenant.clone());

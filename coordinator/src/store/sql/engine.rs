@@ -13,7 +13,6 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
 use uuid::Uuid;
 
-use super::courses::Place;
 use super::dialect::{self, Connection, Db};
 use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, shares, subjects, submit, tenants, upkeep};
 use crate::audit::Actor;
@@ -64,8 +63,8 @@ impl Writing {
     }
 
     /// Remembers to see to it that a task which is ready is waited for in its queue.
-    pub(super) fn ready(&mut self, place: &Place, kind: TaskKind, task: TaskId) {
-        self.readied.insert((place.tenant.clone(), place.job, kind), task);
+    pub(super) fn ready(&mut self, tenant: &TenantId, job: JobId, kind: TaskKind, task: TaskId) {
+        self.readied.insert((tenant.clone(), job, kind), task);
     }
 
     async fn end(&mut self, statement: &'static str) -> Result<()> {

@@ -9,6 +9,7 @@ mod fleet;
 mod jobs;
 mod keys;
 mod losses;
+mod outset;
 mod reports;
 mod results;
 mod rows;
