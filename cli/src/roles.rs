@@ -10,7 +10,7 @@ use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
 use crate::{bucket, models, signals, tls};
-use likeness_coordinator::{CoordinatorError, Options, StoreAddress, Tokens};
+use likeness_coordinator::{CoordinatorError, Limits, Options, StoreAddress, Tokens};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
 use likeness_sampler::Sampler;
@@ -38,8 +38,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub struct Worker {
     /// Where the coordinator listens.
     pub server: Endpoint,
-    /// The access token.
-    pub token: Secret,
+    /// The access token; none: the certificate of its connections says who it is.
+    pub token: Option<Secret>,
     /// Its name, stable over restarts.
     pub name: String,
     /// The base model that its work holds.
@@ -86,6 +86,7 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
     let tls = tls::of_server(settings)?;
+    let worker_certificates = tls::worker_certificates(settings)?;
     let listener = match tls {
         Some(_) => bind(settings.listen).await?,
         None => listen(settings.listen).await?,
@@ -96,7 +97,10 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let token = settings.token.clone().map_or_else(|| state.token(), Ok)?;
     let pepper = settings.pepper_file.as_deref().map_or_else(|| state.pepper(), read_token)?;
     let scheme = if tls.is_some() { "https" } else { "http" };
-    let options = Options { tls, ..coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))? };
+    let base = coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))?;
+    let most = settings.max_connections;
+    let limits = Limits { connections: most, connections_per_address: most / 4, ..Limits::default() };
+    let options = Options { tls, worker_certificates, oidc: settings.oidc()?, limits, ..base };
     if scheme == "http" {
         state.announce(address)?;
     }
@@ -142,7 +146,7 @@ pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
 /// Where a worker works and as whom: looked at before its model is loaded, so that what is missing is told at once.
 struct Place {
     server: Endpoint,
-    token: Secret,
+    token: Option<Secret>,
     name: String,
     bucket: Arc<dyn ObjectStore>,
     drain: Duration,
@@ -150,11 +154,11 @@ struct Place {
 
 impl Place {
     fn of(settings: &Settings, role: &str) -> Result<Self, Failure> {
-        let target = Target::from_settings(settings)?;
+        let target = Target::of_worker(settings)?;
         let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
         Ok(Self {
             server: target.endpoint()?,
-            token: target.token()?,
+            token: target.presented()?,
             name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
             bucket: bucket.open()?.store,
             drain: settings.drain(),
@@ -198,6 +202,7 @@ impl From<CoordinatorError> for Failure {
         match error {
             CoordinatorError::Store(error) => Self::new(Exit::State, error.to_string()),
             CoordinatorError::Refused(refusal) => refusal.into(),
+            CoordinatorError::Oidc(error) => Self::new(Exit::Setting, error.to_string()),
             CoordinatorError::Serve(error) => Self::unexpected(error),
         }
     }

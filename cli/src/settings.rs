@@ -10,7 +10,7 @@ pub use secret::{read_token, token};
 
 use crate::device::{DeviceWish, PrecisionWish};
 use crate::exit::{Exit, Failure};
-use likeness_coordinator::{NoStore, StoreAddress};
+use likeness_coordinator::{NoStore, OidcOptions, StoreAddress};
 use likeness_proto::Secret;
 use likeness_trainer::Placement;
 use serde::Deserialize;
@@ -62,6 +62,26 @@ pub struct Settings {
     pub tls_key: Option<PathBuf>,
     /// Certificates that client and workers trust besides the system's, as PEM.
     pub tls_ca: Option<PathBuf>,
+    /// Authorities that sign certificates of workers, as PEM; with [`Settings::trust_domain`] a coordinator takes such.
+    pub tls_client_ca: Option<PathBuf>,
+    /// What certificates of workers are of.
+    pub trust_domain: Option<String>,
+    /// A worker's certificate, as PEM; with [`Settings::tls_client_key`] it needs no token.
+    pub tls_client_cert: Option<PathBuf>,
+    /// Private key of that certificate, as PEM.
+    pub tls_client_key: Option<PathBuf>,
+    /// Identity provider whose tokens a coordinator takes.
+    pub oidc_issuer: Option<String>,
+    /// What they must be for.
+    pub oidc_audience: Option<String>,
+    /// Where the provider's keys are; none: where it says.
+    pub oidc_jwks: Option<String>,
+    /// The claim that names a person's tenant.
+    pub oidc_tenant_claim: String,
+    /// The claim that names a person's role.
+    pub oidc_role_claim: String,
+    /// Connections that a coordinator keeps at a time.
+    pub max_connections: usize,
     /// Bucket as a `file://` or `s3://` URL; none: `bucket` in the state folder.
     pub bucket: Option<String>,
     /// Where an S3 bucket is served; none: by AWS.
@@ -226,7 +246,29 @@ impl Settings {
         self.ranks * self.group_size > 1 && self.group_index == 0 && self.placement == PlacementWish::Auto
     }
 
+    /// Whose word a coordinator takes for who people are; none: nobody's.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] when an audience or the place of keys is set without an issuer, or that without an audience.
+    pub fn oidc(&self) -> Result<Option<OidcOptions>, Failure> {
+        match (&self.oidc_issuer, &self.oidc_audience) {
+            (Some(issuer), Some(audience)) => Ok(Some(OidcOptions {
+                issuer: issuer.clone(),
+                audience: audience.clone(),
+                jwks: self.oidc_jwks.clone(),
+                tenant_claim: self.oidc_tenant_claim.clone(),
+                role_claim: self.oidc_role_claim.clone(),
+            })),
+            (None, None) if self.oidc_jwks.is_none() => Ok(None),
+            _part => Err(Failure::new(
+                Exit::Setting,
+                "oidc_issuer and oidc_audience are set together or not at all, and oidc_jwks only with them",
+            )),
+        }
+    }
+
     fn check(&self) -> Result<(), Failure> {
+        within("max_connections", self.max_connections as f64, 4.0, 1e6)?;
         within("retry_seconds", self.retry_seconds, 0.0, 86_400.0)?;
         within("drain_seconds", self.drain_seconds, 0.0, 3_600.0)?;
         within("lease_seconds", self.lease_seconds, 1.0, 3_600.0)?;

@@ -2,6 +2,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
+use likeness_coordinator::WorkerCertificates;
 use std::path::Path;
 use tonic::transport::{Identity, ServerTlsConfig};
 
@@ -17,6 +18,39 @@ pub fn of_server(settings: &Settings) -> Result<Option<ServerTlsConfig>, Failure
         }
         (None, None) => Ok(None),
         _one => Err(Failure::new(Exit::Setting, "tls_cert and tls_key are set together or not at all")),
+    }
+}
+
+/// How a coordinator knows workers by their certificates; `None`: it does not, since no authority is set.
+///
+/// # Errors
+/// [`Exit::Setting`] when authority and trust domain are not set together, without TLS, and when they are none.
+pub fn worker_certificates(settings: &Settings) -> Result<Option<WorkerCertificates>, Failure> {
+    let refuse = |message: String| Failure::new(Exit::Setting, message);
+    match (&settings.tls_client_ca, &settings.trust_domain) {
+        (Some(_), Some(_)) if settings.tls_cert.is_none() => {
+            Err(refuse("tls_client_ca needs TLS; set tls_cert and tls_key as well".to_owned()))
+        }
+        (Some(authority), Some(domain)) => {
+            let certificates = WorkerCertificates::new(pem("tls_client_ca", authority)?, domain);
+            certificates.map(Some).map_err(|error| refuse(error.to_string()))
+        }
+        (None, None) => Ok(None),
+        _one => Err(refuse("tls_client_ca and trust_domain are set together or not at all".to_owned())),
+    }
+}
+
+/// What a worker shows of itself; `None`: no certificate is set.
+///
+/// # Errors
+/// [`Exit::Setting`] when one of certificate and key is missing or cannot be read.
+pub fn of_worker(settings: &Settings) -> Result<Option<Identity>, Failure> {
+    match (&settings.tls_client_cert, &settings.tls_client_key) {
+        (Some(cert), Some(key)) => {
+            Ok(Some(Identity::from_pem(pem("tls_client_cert", cert)?, pem("tls_client_key", key)?)))
+        }
+        (None, None) => Ok(None),
+        _one => Err(Failure::new(Exit::Setting, "tls_client_cert and tls_client_key are set together or not at all")),
     }
 }
 

@@ -76,7 +76,7 @@ pub async fn serve(
     let registered: [Arc<SetOnce<()>>; 2] = Default::default();
     let worker = |name: &str, slots, registered: &Arc<SetOnce<()>>| Worker {
         server: server.clone(),
-        token: token.clone(),
+        token: Some(token.clone()),
         name: name.to_owned(),
         model: held.clone(),
         slots,

@@ -9,6 +9,7 @@ pub mod audit;
 mod bucket;
 mod clock;
 mod lifecycle;
+mod limits;
 mod models;
 mod office;
 mod photos;
@@ -19,8 +20,9 @@ mod simulation;
 mod store;
 mod sweep;
 
-pub use access::{Access, Tokens};
+pub use access::{Access, CertificatesError, OidcError, OidcOptions, Tokens, WorkerCertificates};
 pub use bucket::{History, Relic, RelicKind};
+pub use limits::Limits;
 pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
 pub use run::{CoordinatorError, Options, run};
 pub use store::{NoStore, OpenError, StoreAddress};

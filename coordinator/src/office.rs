@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use crate::audit::Actor;
 use crate::bucket::Bucket;
+use crate::limits::Limits;
 use crate::service::Shared;
 use crate::store::{Store, Sweep, Terms};
 use crate::sweep::{self, Turn};
@@ -29,6 +30,7 @@ impl<S: Store> Office<S> {
     pub(crate) async fn open(
         store: S,
         bucket: Bucket,
+        limits: Limits,
         tenants: &[TenantId],
         own: Uuid,
         shutdown: &CancellationToken,
@@ -43,7 +45,7 @@ impl<S: Store> Office<S> {
         if (Turn { store: &store, own, shutdown }).goes_on().await? {
             sweep::owed(&store, &bucket, Sweep::All).await?;
         }
-        let shared = Shared::new(store, bucket, shutdown.child_token());
+        let shared = Shared::new(store, bucket, limits, shutdown.child_token());
         let expiry = tokio::spawn(expire(Arc::clone(&shared)));
         let janitor = tokio::spawn(tidy(Arc::clone(&shared), own));
         Ok(Self { shared, background: [("expiry", expiry), ("janitor", janitor)] })

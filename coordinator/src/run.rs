@@ -11,14 +11,15 @@ use likeness_proto::{ModelDigest, Refusal, Secret};
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::ServerTlsConfig;
 use uuid::Uuid;
 
-use crate::access::{Gate, Guard, Pepper, Tokens};
+use crate::access::{Gate, Oidc, OidcError, OidcOptions, Pepper, Post, Tokens, WorkerCertificates};
 use crate::audit::Blind;
 use crate::bucket::{Bucket, History};
+use crate::clock::SystemClock;
+use crate::limits::{Limits, incoming};
 use crate::office::Office;
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
@@ -42,6 +43,12 @@ pub struct Options {
     pub pepper: Secret,
     /// How callers are spoken to; `None`: in the clear.
     pub tls: Option<ServerTlsConfig>,
+    /// How workers are known without a token; needs TLS. `None`: they are not.
+    pub worker_certificates: Option<WorkerCertificates>,
+    /// Whose word is taken for who people are; `None`: nobody's.
+    pub oidc: Option<OidcOptions>,
+    /// How much callers may ask.
+    pub limits: Limits,
     /// A lease lives this long after each renewal.
     pub lease: Duration,
     /// Tries of a task without getting further, after which its subject fails.
@@ -64,6 +71,9 @@ impl Options {
             tokens,
             pepper,
             tls: None,
+            worker_certificates: None,
+            oidc: None,
+            limits: Limits::default(),
             lease,
             attempts: 3,
             base_model: None,
@@ -81,6 +91,9 @@ pub enum CoordinatorError {
     /// The bucket cannot be written to, or the store failed; the code tells which.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The identity provider cannot be asked.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// The server failed.
     #[error("the server failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -122,10 +135,11 @@ async fn live_on<S: Store>(
     options: Options,
     shutdown: CancellationToken,
 ) -> Result<(), CoordinatorError> {
+    let people = options.oidc.clone().map(Oidc::new).transpose()?;
     let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone()).with_history(options.history.clone());
     let tenants: Vec<_> = options.tokens.tenants().cloned().collect();
-    let office = Office::open(store, bucket, &tenants, Uuid::new_v4(), &shutdown).await?;
-    let served = serve(listener, &options, Arc::clone(&office.shared)).await;
+    let office = Office::open(store, bucket, options.limits.clone(), &tenants, Uuid::new_v4(), &shutdown).await?;
+    let served = serve(listener, &options, people, Arc::clone(&office.shared)).await;
     office.close().await;
     served
 }
@@ -134,9 +148,9 @@ async fn live_on<S: Store>(
 async fn serve<S: Store>(
     listener: TcpListener,
     options: &Options,
+    people: Option<Oidc>,
     shared: Arc<Shared<S>>,
 ) -> Result<(), CoordinatorError> {
-    const KEEPALIVE: Duration = Duration::from_secs(20);
     let stop = shared.shutdown.clone();
     let avatars = AvatarsServer::new(FrontDesk(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE)
@@ -144,20 +158,25 @@ async fn serve<S: Store>(
     let workers = WorkersServer::new(FleetDesk(Arc::clone(&shared)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let (tokens, pepper) = (options.tokens.clone(), Pepper::new(options.pepper.clone()));
-    let gate = Arc::new(Gate { tokens, pepper, shared });
-    let mut server = Server::builder();
+    let gate = Arc::new(Gate {
+        tokens: options.tokens.clone(),
+        pepper: Pepper::new(options.pepper.clone()),
+        certificates: options.worker_certificates.clone(),
+        people,
+        clock: Arc::new(SystemClock),
+        shared,
+    });
+    let post = Post::new(Arc::clone(&gate));
+    let mut server = options.limits.server();
     if let Some(tls) = &options.tls {
-        server = server.tls_config(tls.clone())?;
+        let tls = tls.clone().timeout(options.limits.first_call);
+        server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
     }
     let server = server
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE))
-        .tcp_nodelay(true)
-        .add_service(Guard::new(&gate, avatars))
-        .add_service(Guard::new(&gate, workers))
-        .add_service(Guard::new(&gate, AdminServer::new(AdminDesk(Arc::clone(&gate)))))
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop.clone().cancelled_owned());
+        .add_service(post.guard(avatars))
+        .add_service(post.guard(workers))
+        .add_service(post.guard(AdminServer::new(AdminDesk(gate))))
+        .serve_with_incoming_shutdown(incoming(listener, &options.limits), stop.clone().cancelled_owned());
     let deadline = async {
         stop.cancelled().await;
         tokio::time::sleep(options.drain_grace).await;

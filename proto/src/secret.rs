@@ -10,7 +10,7 @@ pub struct Secret(String);
 
 /// A text that cannot be a token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the token is not accepted; it must be 1 to 1000 visible ASCII characters")]
+#[error("the token is not accepted; it must be 1 to 8000 visible ASCII characters")]
 pub struct SecretError;
 
 impl Secret {
@@ -20,7 +20,7 @@ impl Secret {
     /// When it is empty or cannot stand in a header.
     pub fn new(text: &str) -> Result<Self, SecretError> {
         let token = text.trim();
-        let valid = (1..=1000).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let valid = (1..=8000).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
         valid.then(|| Self(token.to_owned())).ok_or(SecretError)
     }
 
@@ -36,9 +36,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Puts `authorization: Bearer TOKEN` on every request.
+/// Puts `authorization: Bearer TOKEN` on every request, if there is a token.
 #[derive(Clone, Debug)]
-pub struct Bearer(AsciiMetadataValue);
+pub struct Bearer(Option<AsciiMetadataValue>);
 
 impl Bearer {
     /// Presents `token`.
@@ -46,13 +46,20 @@ impl Bearer {
         let mut value: AsciiMetadataValue =
             format!("Bearer {}", token.expose()).try_into().expect("a secret holds visible ASCII alone");
         value.set_sensitive(true);
-        Self(value)
+        Self(Some(value))
+    }
+
+    /// Presents nothing: the connection has a certificate that speaks for the caller.
+    pub fn none() -> Self {
+        Self(None)
     }
 }
 
 impl Interceptor for Bearer {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
         Ok(request)
     }
 }

@@ -206,7 +206,7 @@ fn read_all(root: &str, folder: &str, contents: &mut Contents) {
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
 impl Role {
-    fn start(command: &mut Command, speaks: bool) -> Self {
+    pub(crate) fn start(command: &mut Command, speaks: bool) -> Self {
         command.stdout(if speaks { Stdio::piped() } else { Stdio::null() }).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let log = BufReader::new(child.stderr.take().expect("piped"));
@@ -242,6 +242,12 @@ impl Role {
     /// All that it has said since it was last asked.
     pub fn said(&self) -> Vec<String> {
         self.lines.try_iter().collect()
+    }
+
+    /// Waits until it ends by itself: its exit code, and all that it said.
+    pub fn ended(&mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().expect("it was started").code();
+        (code, self.lines.iter().collect::<Vec<_>>().join("\n"))
     }
 
     /// Sends it a signal: `STOP`, `CONT`, `KILL`, `TERM`.

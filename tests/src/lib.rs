@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: a real `likeness up` in a process of its own, driven through its command line.
 
 pub mod bad_pictures;
+mod desk;
 mod faulty_http;
 mod fleet;
 mod invariants;
@@ -11,6 +12,7 @@ mod sandbox;
 mod trainer;
 mod upload;
 
+pub use desk::Desk;
 pub use faulty_http::{Fault, FaultyHttp};
 pub use fleet::{Fleet, Role};
 pub use invariants::{Contents, Invariants, is_visible};

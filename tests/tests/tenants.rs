@@ -2,80 +2,14 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests may panic as tests do
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use likeness_cli::exit::Exit;
 use likeness_proto::v1::ErrorCode;
-use likeness_tests::{Ran, photo_folder};
+use likeness_tests::{Desk, Ran, photo_folder};
 use tempfile::TempDir;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_likeness-under-test");
-
-/// A coordinator on all addresses, whose certificate an authority of its own signed for `localhost`.
-struct Desk {
-    folder: TempDir,
-    process: Child,
-    server: String,
-}
-
-impl Desk {
-    fn start() -> Self {
-        let folder = TempDir::new().unwrap();
-        let rcgen::CertifiedKey { cert, signing_key } =
-            rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(folder.path().join("cert.pem"), cert.pem()).unwrap();
-        std::fs::write(folder.path().join("key.pem"), signing_key.serialize_pem()).unwrap();
-        let mut command = Command::new(PROGRAM);
-        command.arg("--state").arg(folder.path().join("state")).args([
-            "coordinator",
-            "--json",
-            "--listen",
-            "0.0.0.0:0",
-        ]);
-        command.env("LIKENESS__TLS_CERT", folder.path().join("cert.pem"));
-        command.env("LIKENESS__TLS_KEY", folder.path().join("key.pem"));
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(process.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let port: u16 = line.trim().trim_matches('"').rsplit(':').next().unwrap().parse().unwrap();
-        Self { folder, process, server: format!("https://localhost:{port}") }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Runs `likeness ARGS…` with a token.
-    fn run(&self, token: &str, args: &[&str]) -> Ran {
-        self.run_by(Command::new(PROGRAM).env("LIKENESS__TLS_CA", self.path("cert.pem")), token, args)
-    }
-
-    fn run_by(&self, command: &mut Command, token: &str, args: &[&str]) -> Ran {
-        command.arg("--state").arg(self.path("client")).args(["--server", &self.server]).args(args);
-        command.env("LIKENESS__TOKEN", token).env("LIKENESS__RETRY_SECONDS", "2").stdin(Stdio::null());
-        Ran::of(command.output().unwrap(), args)
-    }
-
-    fn administrator(&self) -> String {
-        std::fs::read_to_string(self.path("state/token")).unwrap().trim().to_owned()
-    }
-
-    fn key(&self, tenant: &str, role: &str) -> String {
-        let admin = self.administrator();
-        self.run(&admin, &["admin", "tenant", "create", tenant]).succeeds();
-        let made = self.run(&admin, &["admin", "key", "create", "--tenant", tenant, "--role", role, "--json"]).json();
-        made["token"].as_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Desk {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn refused(code: ErrorCode) -> i32 {
     Exit::Refused(code).code().into()
@@ -83,7 +17,7 @@ fn refused(code: ErrorCode) -> i32 {
 
 #[test]
 fn tenants_call_over_tls_and_see_their_own() {
-    let desk = Desk::start();
+    let desk = Desk::start(PROGRAM, &[]);
     let (acme, other) = (desk.key("acme", "member"), desk.key("other", "member"));
     let photos = photo_folder(&desk.path("photos"), "subject-01", 2);
     let prompts = desk.path("prompts.toml");
@@ -116,7 +50,7 @@ fn tenants_call_over_tls_and_see_their_own() {
 
 #[test]
 fn a_rotated_key_is_told_once_and_opens_the_same() {
-    let desk = Desk::start();
+    let desk = Desk::start(PROGRAM, &[]);
     let (old, admin) = (desk.key("acme", "member"), desk.administrator());
     let prefix = old.split('.').next().unwrap();
     let rotated = desk.run(&admin, &["admin", "key", "rotate", prefix, "--overlap-hours", "0", "--json"]).json();
@@ -129,7 +63,7 @@ fn a_rotated_key_is_told_once_and_opens_the_same() {
 
 #[test]
 fn a_server_that_nobody_vouches_for_is_not_spoken_to() {
-    let desk = Desk::start();
+    let desk = Desk::start(PROGRAM, &[]);
     let unreachable = Exit::Unreachable.code().into();
     desk.run_by(&mut Command::new(PROGRAM), "token", &["subjects"]).fails(unreachable, &[]);
 }

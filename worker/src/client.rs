@@ -12,7 +12,7 @@ use tonic::{
 };
 use tower::{ServiceExt, util::BoxCloneSyncService};
 
-/// The `Workers` service, with the token on every call.
+/// The `Workers` service, with the token on every call, if there is one.
 pub(crate) type Client = WorkersClient<InterceptedService<Calls, Bearer>>;
 
 type Calls = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Status>;
@@ -48,9 +48,9 @@ impl Way {
         Self(BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into()))))
     }
 
-    /// A client that presents `token`.
-    pub(crate) fn client(self, token: &Secret) -> Client {
-        WorkersClient::with_interceptor(self.0, Bearer::new(token))
+    /// A client that presents `token`, if there is one.
+    pub(crate) fn client(self, token: Option<&Secret>) -> Client {
+        WorkersClient::with_interceptor(self.0, token.map_or_else(Bearer::none, Bearer::new))
     }
 }
 

@@ -31,8 +31,8 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(2);
 pub struct NodeOptions {
     /// How to reach the coordinator.
     pub coordinator: Way,
-    /// What is presented there.
-    pub token: Secret,
+    /// What is presented there; `None`: the connection has a certificate that says who this is.
+    pub token: Option<Secret>,
     /// Name of the node; stable over restarts.
     pub name: String,
     /// This process; another one after every restart.
@@ -106,7 +106,7 @@ type Never = std::convert::Infallible;
 impl Node {
     fn new(options: NodeOptions, work: Arc<dyn Work>) -> Self {
         let incarnation = options.incarnation;
-        let client = options.coordinator.clone().client(&options.token);
+        let client = options.coordinator.clone().client(options.token.as_ref());
         let request = v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: options.name.clone(),

@@ -10,7 +10,7 @@ use likeness_proto::{Bearer, Secret};
 use std::net::SocketAddr;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Uri};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -31,6 +31,8 @@ pub struct Target {
     state: StateDir,
     /// Whom to trust besides those that the system trusts.
     authority: Option<Certificate>,
+    /// What to show there of itself.
+    identity: Option<Identity>,
 }
 
 impl Target {
@@ -40,7 +42,7 @@ impl Target {
     /// [`Exit::Unexpected`] when the address makes no URL, which no address does.
     pub fn at(address: SocketAddr, token: Secret) -> Result<Self, Failure> {
         let server = format!("http://{address}").parse().map_err(Failure::unexpected)?;
-        Ok(Self { server: Some(server), token: Some(token), state: StateDir::at(""), authority: None })
+        Ok(Self { server: Some(server), token: Some(token), state: StateDir::at(""), authority: None, identity: None })
     }
 
     /// The server that the settings name, or the one of the state folder.
@@ -52,7 +54,16 @@ impl Target {
         let server = settings.server.as_deref().map(server_uri).transpose()?;
         let authority =
             settings.tls_ca.as_deref().map(|path| tls::pem("tls_ca", path).map(Certificate::from_pem)).transpose()?;
-        Ok(Self { server, token: settings.token.clone(), state: StateDir::at(&settings.state), authority })
+        let (token, state) = (settings.token.clone(), StateDir::at(&settings.state));
+        Ok(Self { server, token, state, authority, identity: None })
+    }
+
+    /// The same for a worker, which may have a certificate.
+    ///
+    /// # Errors
+    /// As [`Target::from_settings`], and [`Exit::Setting`] when certificate or key cannot be read, or is missing.
+    pub fn of_worker(settings: &Settings) -> Result<Self, Failure> {
+        Ok(Self { identity: tls::of_worker(settings)?, ..Self::from_settings(settings)? })
     }
 
     /// A client that connects with its first call.
@@ -84,9 +95,10 @@ impl Target {
             return Ok(endpoint);
         }
         let trusted = ClientTlsConfig::new().with_native_roots().ca_certificates(self.authority.clone());
-        endpoint
-            .tls_config(trusted)
-            .map_err(|error| Failure::new(Exit::Setting, format!("tls_ca is no certificate: {error}")))
+        let tls = self.identity.iter().cloned().fold(trusted, ClientTlsConfig::identity);
+        endpoint.tls_config(tls).map_err(|error| {
+            Failure::new(Exit::Setting, format!("tls_ca, tls_client_cert or tls_client_key is none: {error}"))
+        })
     }
 
     /// The server's URL.
@@ -104,6 +116,18 @@ impl Target {
                     self.state.path().display()
                 ),
             )),
+        }
+    }
+
+    /// What a worker presents on every call; none where its certificate says who it is, unless a token is set as well.
+    ///
+    /// # Errors
+    /// As [`Target::token`], and [`Exit::Setting`] for a certificate that would be shown to nobody.
+    pub fn presented(&self) -> Result<Option<Secret>, Failure> {
+        match &self.identity {
+            None => self.token().map(Some),
+            Some(_) if self.uri()?.scheme_str() == Some("https") => Ok(self.token.clone()),
+            Some(_) => Err(Failure::new(Exit::Setting, "tls_client_cert needs a server that is called by https://")),
         }
     }
 
@@ -170,7 +194,8 @@ mod tests {
     #[test]
     fn a_state_folder_that_never_served_says_how_to_start() {
         let home = tempfile::tempdir().unwrap();
-        let target = Target { server: None, token: None, state: StateDir::at(home.path()), authority: None };
+        let target =
+            Target { server: None, token: None, state: StateDir::at(home.path()), authority: None, identity: None };
         let failure = target.connect().unwrap_err();
         assert!(failure.exit == Exit::Unreachable && failure.message.contains("likeness up"), "{failure}");
     }
@@ -179,7 +204,7 @@ mod tests {
     async fn a_server_that_comes_back_elsewhere_is_found() {
         let home = tempfile::tempdir().unwrap();
         let state = StateDir::at(home.path()).lock().unwrap();
-        let target = Target { server: None, token: None, state: state.dir().clone(), authority: None };
+        let target = Target { server: None, token: None, state: state.dir().clone(), authority: None, identity: None };
         state.announce("127.0.0.1:1".parse().unwrap()).unwrap();
         assert_eq!(target.uri().unwrap(), "http://127.0.0.1:1");
         state.announce("127.0.0.1:2".parse().unwrap()).unwrap();

@@ -63,6 +63,32 @@ pub const KEYS: &[Key] = &[
     key("tls_key", None, "private key of the coordinator, PEM"),
     key("tls_ca", None, "certificates that client and workers trust besides the system's, PEM"),
     key(
+        "tls_client_ca",
+        None,
+        "authorities that sign certificates of workers, PEM; with trust_domain a coordinator lets workers in that have one",
+    ),
+    key(
+        "trust_domain",
+        None,
+        "what certificates of workers are of: such a one names spiffe://TRUST_DOMAIN/likeness/worker/NAME",
+    ),
+    key("tls_client_cert", None, "a worker's own certificate, PEM; with tls_client_key it needs no token"),
+    key("tls_client_key", None, "private key of that certificate, PEM"),
+    key("oidc_issuer", None, "identity provider whose tokens a coordinator takes, as they name it, https://…"),
+    key("oidc_audience", None, "what those tokens must be for (aud)"),
+    key("oidc_jwks", None, "where the provider's keys are; default: where its .well-known/openid-configuration says"),
+    key("oidc_tenant_claim", Some("likeness_tenant"), "the claim that names a person's tenant"),
+    key(
+        "oidc_role_claim",
+        Some("likeness_role"),
+        "the claim that names a person's role, viewer or member, or a list with it",
+    ),
+    key(
+        "max_connections",
+        Some("4096"),
+        "connections that a coordinator keeps at a time, a quarter of them of one address",
+    ),
+    key(
         "bucket",
         None,
         "where objects lie, file:///FOLDER or s3://BUCKET/PREFIX; default: the folder `bucket` in the state folder",

@@ -169,3 +169,28 @@ fn the_password_of_a_store_never_shows() {
     let failure = Case::new().file("store = \"mysql://ada:hunter2@db/likeness\"").refusal();
     assert!(failure.exit == Exit::Setting && !failure.message.contains("hunter2"), "{failure}");
 }
+
+#[test]
+fn an_identity_provider_is_set_with_its_audience_or_not_at_all() {
+    let issuer = || Case::new().variable("LIKENESS__OIDC_ISSUER", "https://id.example.org");
+    assert!(Case::new().resolve().settings.oidc().unwrap().is_none());
+    assert_eq!(issuer().resolve().settings.oidc().unwrap_err().exit, Exit::Setting);
+    let jwks = Case::new().variable("LIKENESS__OIDC_JWKS", "https://id.example.org/keys");
+    assert_eq!(jwks.resolve().settings.oidc().unwrap_err().exit, Exit::Setting);
+    let oidc = issuer().variable("LIKENESS__OIDC_AUDIENCE", "likeness").resolve().settings.oidc().unwrap().unwrap();
+    assert_eq!((oidc.tenant_claim.as_str(), oidc.role_claim.as_str()), ("likeness_tenant", "likeness_role"));
+}
+
+#[test]
+fn half_of_what_workers_certificates_need_is_refused() {
+    use crate::tls::{of_worker, worker_certificates};
+    let set = |name: &'static str, value: &str| Case::new().flag(name, value).resolve().settings;
+    for settings in [set("tls_client_ca", "ca.pem"), set("trust_domain", "fleet.example")] {
+        assert!(worker_certificates(&settings).unwrap_err().message.contains("together"));
+    }
+    let case = Case::new().flag("tls_client_ca", "ca.pem").flag("trust_domain", "fleet.example");
+    assert!(worker_certificates(&case.resolve().settings).unwrap_err().message.contains("tls_cert"));
+    for settings in [set("tls_client_cert", "cert.pem"), set("tls_client_key", "key.pem")] {
+        assert!(of_worker(&settings).unwrap_err().message.contains("together"));
+    }
+}

@@ -1,82 +1,52 @@
-//! Stands before every service: no call gets past without a credential whose role may make it.
+//! Stands before every service: no call gets past without room for it and a credential whose role may make it, none takes longer than
+//! its deadline, and no stream outlives its credential.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use likeness_proto::{ErrorCode, Refusal};
+use likeness_proto::Refusal;
+use tokio::time::{Instant, timeout_at};
 use tonic::Status;
-use tonic::codegen::http::{HeaderMap, Request, Response};
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
 use tonic::server::NamedService;
 
-use super::{Access, Pepper, Tokens, keys, table, unauthenticated};
-use crate::audit::Actor;
-use crate::service::Shared;
+use super::gate::Caller;
+use super::table::{self, Shape};
+use super::watched::{self, Watched};
+use super::{Gate, unauthenticated};
+use crate::limits::{Limits, Peer, Turnstile, deadline};
 use crate::store::Store;
 
-/// Knows credentials and what they open.
-pub(crate) struct Gate<S> {
-    pub(crate) tokens: Tokens,
-    pub(crate) pepper: Pepper,
-    pub(crate) shared: Arc<Shared<S>>,
-}
-
-impl<S: Store> Gate<S> {
-    /// What the caller of `path` may do, if it may call that.
-    pub(super) async fn admit(&self, path: &str, headers: &HeaderMap) -> Result<Access, Refusal> {
-        let access = self.identify(headers).await?;
-        let roles = table::roles(path);
-        if access.roles.iter().any(|role| roles.contains(role)) {
-            return Ok(access);
-        }
-        let names =
-            |roles: &[likeness_proto::Role]| roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(" or ");
-        let needed = if roles.is_empty() { "no role may".to_owned() } else { format!("it takes {}", names(roles)) };
-        let message = format!("the credential's role ({}) may not call {path}; {needed}", names(&access.roles));
-        Err(Refusal::new(ErrorCode::Forbidden, message))
-    }
-
-    async fn identify(&self, headers: &HeaderMap) -> Result<Access, Refusal> {
-        let header = headers.get("authorization").and_then(|value| value.to_str().ok());
-        let header =
-            header.ok_or_else(|| unauthenticated("the call carries no token; send `authorization: Bearer TOKEN`"))?;
-        let token = header.strip_prefix("Bearer ").unwrap_or_default();
-        if let Some(access) = self.tokens.open(token) {
-            return Ok(access.clone());
-        }
-        // Looked up at every call, so that a key that is revoked opens nothing from then on.
-        let key = match keys::prefix(token) {
-            Some(prefix) => self.shared.store.live_key(prefix).await?,
-            None => None,
-        };
-        let fits = self.pepper.fits(token, key.as_ref().map(|key| &key.hash));
-        let known = key.filter(|_| fits).map(|key| Access {
-            actor: Actor::key(&key.prefix),
-            tenant: key.tenant,
-            roles: vec![key.role],
-        });
-        known.ok_or_else(|| {
-            unauthenticated("the token is not known here, was revoked or has expired; use the one in the server's state folder, or a key")
-        })
-    }
-}
-
-/// A service behind a gate.
-pub(crate) struct Guard<S, I> {
+/// What all guards share.
+pub(crate) struct Post<S> {
     gate: Arc<Gate<S>>,
-    inner: I,
+    turnstile: Turnstile,
 }
 
-impl<S, I> Guard<S, I> {
-    pub(crate) fn new(gate: &Arc<Gate<S>>, inner: I) -> Self {
-        Self { gate: Arc::clone(gate), inner }
+impl<S: Store> Post<S> {
+    pub(crate) fn new(gate: Arc<Gate<S>>) -> Arc<Self> {
+        let turnstile = Turnstile::new(&gate.shared.limits);
+        Arc::new(Self { gate, turnstile })
     }
+
+    /// A service behind this post.
+    pub(crate) fn guard<I>(self: &Arc<Self>, inner: I) -> Guard<S, I> {
+        Guard { post: Arc::clone(self), inner }
+    }
+}
+
+/// A service that is guarded.
+pub(crate) struct Guard<S, I> {
+    post: Arc<Post<S>>,
+    inner: I,
 }
 
 impl<S, I: Clone> Clone for Guard<S, I> {
     fn clone(&self) -> Self {
-        Self { gate: Arc::clone(&self.gate), inner: self.inner.clone() }
+        Self { post: Arc::clone(&self.post), inner: self.inner.clone() }
     }
 }
 
@@ -84,14 +54,13 @@ impl<S, I: NamedService> NamedService for Guard<S, I> {
     const NAME: &'static str = I::NAME;
 }
 
-impl<S, I, B> Service<Request<B>> for Guard<S, I>
+impl<S, I> Service<Request<Body>> for Guard<S, I>
 where
     S: Store,
-    I: Service<Request<B>, Response = Response<tonic::body::Body>, Error = Infallible> + Clone + Send + 'static,
+    I: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
     I::Future: Send,
-    B: Send + 'static,
 {
-    type Response = I::Response;
+    type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
 
@@ -99,18 +68,77 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let gate = Arc::clone(&self.gate);
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let post = Arc::clone(&self.post);
         // The one that is ready serves this call; its copy gets ready for the next.
         let copy = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, copy);
-        Box::pin(async move {
-            match gate.admit(request.uri().path(), request.headers()).await {
-                Ok(access) => {
-                    request.extensions_mut().insert(access);
-                    inner.call(request).await
-                }
-                Err(refusal) => Ok(Status::from(refusal).into_http()),
+        let inner = std::mem::replace(&mut self.inner, copy);
+        // Here and not in the future, so that it is not later than the transport's own, which answers with another code.
+        let now = Instant::now();
+        Box::pin(async move { Ok(post.pass(request, inner, now).await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+impl<S: Store> Post<S> {
+    fn limits(&self) -> &Limits {
+        &self.gate.shared.limits
+    }
+
+    async fn pass<I>(
+        self: Arc<Self>,
+        request: Request<Body>,
+        mut inner: I,
+        now: Instant,
+    ) -> Result<Response<Body>, Status>
+    where
+        I: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    {
+        let Peer(connection) =
+            request.extensions().get().ok_or_else(|| unauthenticated("the call has no connection"))?;
+        let mut call = connection.begin();
+        let (caller, request) = (Caller::of(&request), call.hear(request));
+        let (_, shape) = table::method(&caller.path);
+        let (room, granted) = match shape {
+            Shape::Unary => (self.turnstile.call(), Some(self.limits().call)),
+            Shape::Upload | Shape::Download => (self.turnstile.stream(), None),
+        };
+        let due = deadline(request.headers(), granted, now);
+        let answer = async {
+            let room = room?;
+            let request = self.admitted(request, &caller, shape).await?;
+            let Ok(response) = inner.call(request).await;
+            Ok::<_, Status>((response, room))
+        };
+        let answer = match due {
+            Some(due) => timeout_at(due, answer).await.unwrap_or_else(|_late| Err(watched::late(now, due))),
+            None => answer.await,
+        };
+        call.answered();
+        let (response, room) = answer?;
+        Ok(match shape {
+            Shape::Unary | Shape::Upload => response,
+            Shape::Download => {
+                let end =
+                    watched::end(Arc::clone(&self.gate), caller, self.limits().recheck, due.map(|due| (now, due)));
+                response.map(|body| Body::new(Watched::down(body, end, (room, call))))
+            }
+        })
+    }
+
+    /// The request, with what its caller may do; its stream ends when the caller may no longer.
+    async fn admitted(
+        &self,
+        mut request: Request<Body>,
+        caller: &Caller,
+        shape: Shape,
+    ) -> Result<Request<Body>, Refusal> {
+        let access = self.gate.admit(caller).await?;
+        request.extensions_mut().insert(access);
+        Ok(match shape {
+            Shape::Unary | Shape::Download => request,
+            Shape::Upload => {
+                let end = watched::end(Arc::clone(&self.gate), caller.clone(), self.limits().recheck, None);
+                request.map(|body| Body::new(Watched::up(body, end)))
             }
         })
     }

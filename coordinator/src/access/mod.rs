@@ -1,8 +1,13 @@
-//! Who may call what. Every call of every service carries a token; tenant and roles come from it and from nothing else.
+//! Who may call what. Every call of every service carries a token, or comes over a connection with a worker's certificate; tenant, roles
+//! and a worker's name come from that and from nothing else.
 
+mod certificates;
+mod gate;
 mod guard;
 mod keys;
+mod oidc;
 mod table;
+mod watched;
 
 #[cfg(test)]
 mod tests;
@@ -13,10 +18,16 @@ use tonic::Request;
 
 use crate::audit::Actor;
 
-pub(crate) use guard::{Gate, Guard};
+pub use certificates::{CertificatesError, WorkerCertificates};
+pub(crate) use gate::Gate;
+#[cfg(test)]
+pub(crate) use guard::Guard;
+pub(crate) use guard::Post;
 pub(crate) use keys::Pepper;
+pub(crate) use oidc::Oidc;
+pub use oidc::{OidcError, OidcOptions};
 
-/// What a token opens.
+/// What a credential opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Access {
     /// The tenant whose front door it opens.
@@ -25,6 +36,8 @@ pub struct Access {
     pub roles: Vec<Role>,
     /// Who presents it, as the audit log names them.
     pub actor: Actor,
+    /// The worker that it names, which then has no other name.
+    pub worker: Option<String>,
 }
 
 /// The tokens that are known without looking into the store.
@@ -36,7 +49,7 @@ impl Tokens {
     pub fn embedded(tenant: TenantId, token: &Secret) -> Self {
         let mut tokens = Self::default();
         let roles = vec![Role::Member, Role::Worker, Role::Admin];
-        tokens.add(token, Access { tenant: Some(tenant), roles, actor: Actor::embedded() });
+        tokens.add(token, Access { tenant: Some(tenant), roles, worker: None, actor: Actor::embedded() });
         tokens
     }
 
@@ -62,19 +75,24 @@ impl Tokens {
     }
 }
 
-fn unauthenticated(message: &str) -> Refusal {
+fn unauthenticated(message: impl Into<String>) -> Refusal {
     Refusal::new(ErrorCode::Unauthenticated, message)
 }
 
-/// The tenant of the credential that came with a call, as [`Guard`] noted it.
+/// The tenant of the credential that came with a call, as its guard noted it.
 pub(crate) fn tenant<T>(request: &Request<T>) -> Result<TenantId, Refusal> {
     let access = request.extensions().get::<Access>();
     let tenant = access.and_then(|access| access.tenant.clone());
     tenant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden, "the credential is of no tenant; use one of a tenant's"))
 }
 
-/// Who called, as [`Guard`] noted it.
+/// Who called, as its guard noted it.
 pub(crate) fn actor<T>(request: &Request<T>) -> Result<Actor, Refusal> {
     let access = request.extensions().get::<Access>();
     access.map(|access| access.actor.clone()).ok_or_else(|| unauthenticated("the call carries no credential"))
+}
+
+/// The name of the worker that calls, where its credential says one.
+pub(crate) fn worker<T>(request: &Request<T>) -> Option<String> {
+    request.extensions().get::<Access>()?.worker.clone()
 }

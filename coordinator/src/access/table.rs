@@ -1,45 +1,57 @@
-//! What each role may call. What does not stand here nobody may.
+//! What each role may call, and how a call goes. What does not stand here nobody may.
 
 use likeness_proto::Role;
 
 use Role::{Admin, Member, Viewer, Worker};
+use Shape::{Download, Unary, Upload};
 
 const LOOK: &[Role] = &[Viewer, Member];
 const CHANGE: &[Role] = &[Member];
 const WORK: &[Role] = &[Worker];
 const ADMINISTER: &[Role] = &[Admin];
 
-/// Methods, as they stand in a call's path, and the roles that may call them.
-pub(super) const TABLE: &[(&str, &[Role])] = &[
-    ("/likeness.v1.Avatars/PutSubject", CHANGE),
-    ("/likeness.v1.Avatars/ListSubjects", LOOK),
-    ("/likeness.v1.Avatars/GetSubject", LOOK),
-    ("/likeness.v1.Avatars/ForgetSubject", CHANGE),
-    ("/likeness.v1.Avatars/SubmitJob", CHANGE),
-    ("/likeness.v1.Avatars/GetJob", LOOK),
-    ("/likeness.v1.Avatars/ListJobs", LOOK),
-    ("/likeness.v1.Avatars/CancelJob", CHANGE),
-    ("/likeness.v1.Avatars/WatchJob", LOOK),
-    ("/likeness.v1.Avatars/GetLosses", LOOK),
-    ("/likeness.v1.Avatars/Download", LOOK),
-    ("/likeness.v1.Avatars/GetDownloadLink", LOOK),
-    ("/likeness.v1.Workers/Register", WORK),
-    ("/likeness.v1.Workers/Lease", WORK),
-    ("/likeness.v1.Workers/Renew", WORK),
-    ("/likeness.v1.Workers/Complete", WORK),
-    ("/likeness.v1.Workers/Fail", WORK),
-    ("/likeness.v1.Workers/Release", WORK),
-    ("/likeness.v1.Admin/CreateTenant", ADMINISTER),
-    ("/likeness.v1.Admin/UpdateTenant", ADMINISTER),
-    ("/likeness.v1.Admin/ListTenants", ADMINISTER),
-    ("/likeness.v1.Admin/CreateKey", ADMINISTER),
-    ("/likeness.v1.Admin/ListKeys", ADMINISTER),
-    ("/likeness.v1.Admin/RotateKey", ADMINISTER),
-    ("/likeness.v1.Admin/RevokeKey", ADMINISTER),
-    ("/likeness.v1.Admin/ReplayErasures", ADMINISTER),
+/// How the messages of a call go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// One there, one back.
+    Unary,
+    /// Many there, one back.
+    Upload,
+    /// One there, many back.
+    Download,
+}
+
+/// Methods, as they stand in a call's path, the roles that may call them, and how.
+pub(super) const TABLE: &[(&str, &[Role], Shape)] = &[
+    ("/likeness.v1.Avatars/PutSubject", CHANGE, Upload),
+    ("/likeness.v1.Avatars/ListSubjects", LOOK, Unary),
+    ("/likeness.v1.Avatars/GetSubject", LOOK, Unary),
+    ("/likeness.v1.Avatars/ForgetSubject", CHANGE, Unary),
+    ("/likeness.v1.Avatars/SubmitJob", CHANGE, Unary),
+    ("/likeness.v1.Avatars/GetJob", LOOK, Unary),
+    ("/likeness.v1.Avatars/ListJobs", LOOK, Unary),
+    ("/likeness.v1.Avatars/CancelJob", CHANGE, Unary),
+    ("/likeness.v1.Avatars/WatchJob", LOOK, Download),
+    ("/likeness.v1.Avatars/GetLosses", LOOK, Unary),
+    ("/likeness.v1.Avatars/Download", LOOK, Download),
+    ("/likeness.v1.Avatars/GetDownloadLink", LOOK, Unary),
+    ("/likeness.v1.Workers/Register", WORK, Unary),
+    ("/likeness.v1.Workers/Lease", WORK, Unary),
+    ("/likeness.v1.Workers/Renew", WORK, Unary),
+    ("/likeness.v1.Workers/Complete", WORK, Unary),
+    ("/likeness.v1.Workers/Fail", WORK, Unary),
+    ("/likeness.v1.Workers/Release", WORK, Unary),
+    ("/likeness.v1.Admin/CreateTenant", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/UpdateTenant", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/ListTenants", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/CreateKey", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/ListKeys", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/RotateKey", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/RevokeKey", ADMINISTER, Unary),
+    ("/likeness.v1.Admin/ReplayErasures", ADMINISTER, Unary),
 ];
 
-/// The roles that may call the method of this path; none: nobody.
-pub(super) fn roles(path: &str) -> &'static [Role] {
-    TABLE.iter().find(|(method, _)| *method == path).map_or(&[], |(_, roles)| *roles)
+/// The roles that may call the method of this path (none: nobody), and how it goes.
+pub(super) fn method(path: &str) -> (&'static [Role], Shape) {
+    TABLE.iter().find(|(method, ..)| *method == path).map_or((&[], Unary), |(_, roles, shape)| (*roles, *shape))
 }

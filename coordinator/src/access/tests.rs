@@ -7,12 +7,16 @@ use likeness_proto::Role;
 use object_store::memory::InMemory;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use tonic::codegen::http::HeaderMap;
+use tonic::codegen::http::Request;
 
+use super::gate::Caller;
+use super::oidc::tests::provider::{Idp, Signer};
+use super::table::Shape;
 use super::*;
 use crate::audit::Blind;
 use crate::bucket::Bucket;
 use crate::clock::ManualClock;
+use crate::limits::Limits;
 use crate::service::Shared;
 use crate::store::sqlite::SqliteStore;
 use crate::store::{NewKey, Policy, Store, Terms};
@@ -62,9 +66,10 @@ impl World {
         let acme = "acme".parse().unwrap();
         store.create_tenant(&acme, &Terms::default(), &Actor::embedded()).await.unwrap();
         let bucket = Bucket::new(Arc::new(InMemory::new()), None);
-        let shared = Shared::new(store, bucket, CancellationToken::new());
+        let shared = Shared::new(store, bucket, Limits::default(), CancellationToken::new());
         let tokens = Tokens::embedded(acme, &Secret::new("embedded").unwrap());
-        let gate = Gate { tokens, pepper: Pepper::new(Secret::new("pepper").unwrap()), shared };
+        let pepper = Pepper::new(Secret::new("pepper").unwrap());
+        let gate = Gate { tokens, pepper, shared, certificates: None, people: None, clock: clock.clone() };
         Self { gate, clock, _folder: folder }
     }
 
@@ -78,24 +83,27 @@ impl World {
     }
 
     async fn calls(&self, token: &str, path: &str) -> Result<Access, ErrorCode> {
-        let mut headers = HeaderMap::new();
-        headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
-        self.gate.admit(path, &headers).await.map_err(|refusal| refusal.code)
+        let request = Request::builder().uri(path).header("authorization", format!("Bearer {token}"));
+        self.gate.admit(&Caller::of(&request.body(()).unwrap())).await.map_err(|refusal| refusal.code)
     }
 }
 
-/// Methods as the protos list them.
-fn methods() -> Vec<String> {
+/// Services and their methods as the protos declare them.
+fn rpcs() -> Vec<(&'static str, &'static str)> {
     let protos = [
         ("Avatars", include_str!("../../../proto/likeness/v1/avatars.proto")),
         ("Workers", include_str!("../../../proto/likeness/v1/workers.proto")),
         ("Admin", include_str!("../../../proto/likeness/v1/admin.proto")),
     ];
-    let of = |(service, proto): (&str, &str)| -> Vec<String> {
-        let rpcs = proto.lines().filter_map(|line| line.trim().strip_prefix("rpc ")?.split('(').next());
-        rpcs.map(|rpc| format!("{service}/{rpc}")).collect()
+    let of = |(service, proto): (&'static str, &'static str)| {
+        proto.lines().filter_map(move |line| Some((service, line.trim().strip_prefix("rpc ")?)))
     };
     protos.into_iter().flat_map(of).collect()
+}
+
+fn methods() -> Vec<String> {
+    let name = |rpc: &str| rpc.split('(').next().unwrap_or_default().to_owned();
+    rpcs().into_iter().map(|(service, rpc)| format!("{service}/{}", name(rpc))).collect()
 }
 
 #[tokio::test]
@@ -117,10 +125,21 @@ async fn every_role_may_call_what_the_matrix_says_and_nothing_else() {
     }
 }
 
+#[test]
+fn a_call_goes_as_its_proto_says() {
+    let shape = |(_, rpc): (_, &str)| match rpc.contains("returns (stream ") {
+        true => Shape::Download,
+        false if rpc.contains("(stream ") => Shape::Upload,
+        false => Shape::Unary,
+    };
+    let declared: Vec<Shape> = rpcs().into_iter().map(shape).collect();
+    assert_eq!(declared, table::TABLE.iter().map(|(.., shape)| *shape).collect::<Vec<_>>());
+}
+
 #[tokio::test]
 async fn what_the_table_does_not_name_nobody_may_call() {
     let world = World::new().await;
-    for path in ["", "/", "/likeness.v1.Avatars/Peek", "/likeness.v2.Avatars/GetJob", "/likeness.v1.Avatars/getjob"] {
+    for path in ["/", "*", "/likeness.v1.Avatars/Peek", "/likeness.v2.Avatars/GetJob", "/likeness.v1.Avatars/getjob"] {
         assert_eq!(world.calls("embedded", path).await, Err(ErrorCode::Forbidden), "{path}");
     }
 }
@@ -145,7 +164,8 @@ async fn nobody_enters_without_the_right_token() {
         let answer = world.calls(&token, "/likeness.v1.Avatars/GetJob").await;
         assert_eq!(answer, Err(ErrorCode::Unauthenticated), "{token}");
     }
-    let refused = world.gate.admit("/likeness.v1.Avatars/GetJob", &HeaderMap::new()).await.unwrap_err();
+    let request = Request::builder().uri("/likeness.v1.Avatars/GetJob").body(()).unwrap();
+    let refused = world.gate.admit(&Caller::of(&request)).await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unauthenticated);
 }
 
@@ -200,6 +220,38 @@ async fn a_rotated_key_and_its_successor_overlap() {
     world.clock.advance(overlap);
     assert_eq!(world.calls(&old, "/likeness.v1.Avatars/SubmitJob").await, Err(ErrorCode::Unauthenticated));
     world.calls(&minted.token, "/likeness.v1.Avatars/SubmitJob").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_of_an_identity_provider_opens_a_tenant_that_exists() {
+    let mut world = World::new().await;
+    let signer = Signer::ed25519();
+    let idp = Idp::start(&[("k", &signer)]).await;
+    let token = |tenant: &str| {
+        let mut claims = idp.claims();
+        claims["tenant"] = tenant.into();
+        signer.token("k", &claims)
+    };
+    let path = "/likeness.v1.Avatars/GetJob";
+    assert_eq!(
+        world.calls(&token("acme"), path).await,
+        Err(ErrorCode::Unauthenticated),
+        "nobody trusts the provider yet"
+    );
+    world.gate.people = Some(Oidc::new(idp.options()).unwrap());
+    assert_eq!(world.calls(&token("acme"), path).await.unwrap().tenant, Some("acme".parse().unwrap()));
+    assert_eq!(world.calls(&token("acme"), "/likeness.v1.Avatars/SubmitJob").await, Err(ErrorCode::Forbidden));
+    assert_eq!(world.calls(&token("other"), path).await, Err(ErrorCode::Forbidden));
+    world
+        .gate
+        .shared
+        .store
+        .create_tenant(&"other".parse().unwrap(), &Terms::default(), &Actor::embedded())
+        .await
+        .unwrap();
+    world.calls(&token("other"), path).await.unwrap();
+    world.clock.advance(Duration::from_secs(1030));
+    assert_eq!(world.calls(&token("other"), path).await, Err(ErrorCode::Unauthenticated));
 }
 
 #[test]

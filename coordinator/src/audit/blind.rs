@@ -26,6 +26,11 @@ impl Blind {
         self.hash("tenant", tenant.as_str())
     }
 
+    /// A person, as an identity provider names it.
+    pub(crate) fn person(&self, issuer: &str, subject: &str) -> Sha256 {
+        self.hash("person", &format!("{issuer}\n{subject}"))
+    }
+
     /// An API key, by its prefix.
     pub(crate) fn key(&self, prefix: &str) -> Sha256 {
         self.hash("key", prefix)

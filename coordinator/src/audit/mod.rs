@@ -93,6 +93,16 @@ impl Actor {
         Self(format!("key:{prefix}"))
     }
 
+    /// A worker, by the name in its certificate.
+    pub(crate) fn worker(name: &str) -> Self {
+        Self(format!("worker:{name}"))
+    }
+
+    /// Somebody whom an identity provider vouches for, by a keyed hash of who that is: see [`Blind::person`].
+    pub(crate) fn person(hash: &Sha256) -> Self {
+        Self(format!("person:{hash}"))
+    }
+
     /// A coordinator of its own accord: as it starts, for a tenant's retention, after a restore.
     #[must_use]
     pub fn coordinator() -> Self {

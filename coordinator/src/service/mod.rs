@@ -20,6 +20,7 @@ use likeness_proto::{ErrorCode, Refusal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
+use crate::limits::Limits;
 use crate::store::Store;
 
 /// Bytes of a message at most, either way: a job with thousands of avatars is a few MiB.
@@ -31,6 +32,7 @@ pub(crate) struct Shared<S> {
     pub(crate) store: S,
     pub(crate) bucket: Bucket,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) limits: Limits,
     /// Photos decoded at a time: each may take a core and the decoder's budget.
     pub(crate) decoders: tokio::sync::Semaphore,
     /// Uploads at a time: each may hold a whole photo file.
@@ -38,11 +40,11 @@ pub(crate) struct Shared<S> {
 }
 
 impl<S: Store> Shared<S> {
-    pub(crate) fn new(store: S, bucket: Bucket, shutdown: CancellationToken) -> Arc<Self> {
+    pub(crate) fn new(store: S, bucket: Bucket, limits: Limits, shutdown: CancellationToken) -> Arc<Self> {
         const DECODERS: usize = 2;
         const UPLOADS: usize = 16;
         let (decoders, uploads) = (tokio::sync::Semaphore::new(DECODERS), tokio::sync::Semaphore::new(UPLOADS));
-        Arc::new(Self { store, bucket, shutdown, decoders, uploads })
+        Arc::new(Self { store, bucket, shutdown, limits, decoders, uploads })
     }
 }
 

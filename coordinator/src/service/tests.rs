@@ -1,6 +1,10 @@
 //! The whole coordinator over real gRPC on loopback, with an in-memory bucket.
 
+mod certificates;
 mod erasure;
+mod floods;
+mod lapses;
+mod limits;
 mod served;
 mod tenants;
 

@@ -7,16 +7,14 @@ use std::time::Duration;
 use likeness_proto::v1::put_subject_request::Part;
 use likeness_proto::v1::{self, PutSubjectRequest, PutSubjectResponse, Warning};
 use likeness_proto::{ErrorCode, MAX_PHOTO_BYTES, Photo, PhotoHeader, Refusal, SubjectHeader, TenantId};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::Streaming;
 
 use super::{Shared, shutting_down};
 use crate::audit::Actor;
+use crate::limits::Limits;
 use crate::photos::{Batch, Picture};
 use crate::store::{Store, UPLOAD_LIMIT, Upload};
-
-/// A client may be silent this long in the middle of an upload.
-const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// Bytes of a chunk at most.
 const MAX_CHUNK: usize = 1 << 20;
@@ -29,7 +27,10 @@ pub(super) async fn receive<S: Store>(
     stream: Streaming<PutSubjectRequest>,
 ) -> Result<PutSubjectResponse, Refusal> {
     // In a task of its own: when the client goes away, its stream ends here with an error, and the upload is abandoned.
-    let receiving = tokio::spawn(async move { upload(&shared, tenant, &by, Parts(stream)).await });
+    let receiving = tokio::spawn(async move {
+        let parts = Parts::new(stream, &shared.limits);
+        upload(&shared, tenant, &by, parts).await
+    });
     receiving.await.map_err(|error| Refusal::internal(error.to_string()))?
 }
 
@@ -39,13 +40,14 @@ async fn upload<S: Store>(
     by: &Actor,
     mut parts: Parts,
 ) -> Result<PutSubjectResponse, Refusal> {
-    let _permit = shared.uploads.acquire().await.map_err(|_closed| shutting_down())?;
     let header: SubjectHeader = match parts.next().await? {
         Some(Part::Header(header)) => header.try_into()?,
         Some(Part::Photo(_) | Part::Chunk(_)) | None => {
             return Err(Refusal::invalid("the upload does not begin with the subject's header"));
         }
     };
+    // Not before, so that who says nothing holds up nobody.
+    let _permit = shared.uploads.acquire().await.map_err(|_closed| shutting_down())?;
     let upload = shared.store.begin_upload(&tenant, &header.subject).await?;
     let stored = tokio::select! {
         stored = timeout(UPLOAD_LIMIT, photos(shared, &upload, &mut parts)) => stored.unwrap_or_else(|_elapsed| Err(late())),
@@ -150,19 +152,42 @@ fn late() -> Refusal {
     Refusal::invalid(format!("the upload took longer than {} minutes; send fewer photos", UPLOAD_LIMIT.as_secs() / 60))
 }
 
-/// The parts of an upload in order.
-struct Parts(Streaming<PutSubjectRequest>);
+/// The parts of an upload in order. Its client may keep us waiting for a while, and every byte earns it some more.
+struct Parts {
+    stream: Streaming<PutSubjectRequest>,
+    left: Duration,
+    limits: Limits,
+}
 
 impl Parts {
+    fn new(stream: Streaming<PutSubjectRequest>, limits: &Limits) -> Self {
+        Self { stream, left: limits.upload_wait, limits: limits.clone() }
+    }
+
     async fn next(&mut self) -> Result<Option<Part>, Refusal> {
-        let message = timeout(IDLE_LIMIT, self.0.message()).await;
-        let message = message.map_err(|_elapsed| {
-            Refusal::invalid(format!("the upload was silent for {} seconds; send it again", IDLE_LIMIT.as_secs()))
-        })?;
+        let begun = Instant::now();
+        let message = timeout(self.left, self.stream.message()).await.map_err(|_elapsed| self.slow())?;
+        self.left = self.left.saturating_sub(begun.elapsed());
         match message.map_err(|status| Refusal::read(&status))? {
             None => Ok(None),
-            Some(PutSubjectRequest { part: Some(part) }) => Ok(Some(part)),
+            Some(PutSubjectRequest { part: Some(part) }) => {
+                self.earn(&part);
+                Ok(Some(part))
+            }
             Some(PutSubjectRequest { part: None }) => Err(Refusal::invalid("the upload holds an empty message")),
         }
+    }
+
+    fn earn(&mut self, part: &Part) {
+        let bytes = if let Part::Chunk(chunk) = part { chunk.len() } else { 0 };
+        let earned = Duration::from_secs_f64(bytes as f64 / self.limits.upload_rate.max(1) as f64);
+        self.left = (self.left + earned).min(self.limits.upload_wait);
+    }
+
+    fn slow(&self) -> Refusal {
+        let Limits { upload_wait, upload_rate, .. } = self.limits;
+        Refusal::invalid(format!(
+            "the upload kept the coordinator waiting for {upload_wait:?}; send it again, with {upload_rate} bytes per second or more"
+        ))
     }
 }

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
+use crate::access::worker;
 use crate::store::Store;
 
 /// Serves workers.
@@ -29,7 +30,9 @@ const LIVE: Duration = Duration::from_secs(1);
 #[tonic::async_trait]
 impl<S: Store> Workers for FleetDesk<S> {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Answer<v1::RegisterResponse> {
-        let registration = Registration::try_from(request.into_inner())?;
+        let named = worker(&request);
+        let mut registration = Registration::try_from(request.into_inner())?;
+        registration.worker = named.unwrap_or(registration.worker);
         self.0.store.register(&registration).await.map_err(Refusal::from)?;
         tracing::info!(worker = registration.worker, incarnation = %registration.incarnation, "worker registered");
         Ok(Response::new(terms(self.0.store.policy().lease)))

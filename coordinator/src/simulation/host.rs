@@ -15,7 +15,8 @@ use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
 
 use super::network::Parcel;
-use crate::access::{Gate, Guard};
+use crate::access::{Gate, Guard, Post};
+use crate::limits::Peer;
 use crate::service::{FleetDesk, FrontDesk};
 use crate::store::memory::Memory;
 
@@ -94,14 +95,19 @@ struct Open {
 
 impl Desks {
     pub(super) fn open(&self, gate: &Arc<Gate<Memory>>) {
-        let people = Guard::new(gate, AvatarsServer::new(FrontDesk(Arc::clone(&gate.shared))));
-        let fleet = Guard::new(gate, WorkersServer::new(FleetDesk(Arc::clone(&gate.shared))));
+        let post = Post::new(Arc::clone(gate));
+        let people = post.guard(AvatarsServer::new(FrontDesk(Arc::clone(&gate.shared))));
+        let fleet = post.guard(WorkersServer::new(FleetDesk(Arc::clone(&gate.shared))));
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Open { people, fleet });
     }
 
     /// The answer to a call; `None` where nobody listens yet.
-    pub(super) fn call(&self, request: Request<Body>) -> Option<impl Future<Output = Response<Body>> + Send + 'static> {
+    pub(super) fn call(
+        &self,
+        mut request: Request<Body>,
+    ) -> Option<impl Future<Output = Response<Body>> + Send + 'static> {
         let Open { mut people, mut fleet } = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        request.extensions_mut().insert(Peer::alone());
         Some(async move {
             let answered = if request.uri().path().starts_with("/likeness.v1.Workers/") {
                 fleet.call(request).await

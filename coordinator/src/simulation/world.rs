@@ -20,7 +20,8 @@ use super::work::{Findings, StandIn};
 use crate::access::{Gate, Pepper, Tokens};
 use crate::audit::{Actor, Blind};
 use crate::bucket::Bucket;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, SystemClock, Timestamp};
+use crate::limits::Limits;
 use crate::office::Office;
 use crate::store::memory::{Database, Memory};
 use crate::store::{Policy, Store};
@@ -140,14 +141,15 @@ impl World {
             let office = loop {
                 let store = Memory::in_weather(&database, clock.clone(), policy.clone(), chance.clone());
                 let bucket = Bucket::new(bucket.clone(), None);
-                match Office::open(store, bucket, &[tenant()], own, &shutdown).await {
+                match Office::open(store, bucket, Limits::default(), &[tenant()], own, &shutdown).await {
                     Ok(office) => break office,
                     Err(refusal) => chance.note(format_args!("a coordinator does not start: {:?}", refusal.code)),
                 }
                 tokio::time::sleep(chance.millis(200, 1000)).await;
             };
             let (tokens, pepper) = (Tokens::embedded(tenant(), &token), Pepper::new(token.clone()));
-            desks.open(&Arc::new(Gate { tokens, pepper, shared: Arc::clone(&office.shared) }));
+            let (shared, clock) = (Arc::clone(&office.shared), Arc::new(SystemClock));
+            desks.open(&Arc::new(Gate { tokens, pepper, shared, certificates: None, people: None, clock }));
             shutdown.cancelled().await;
             office.close().await;
         })
@@ -158,7 +160,7 @@ impl World {
         let facts = ModelFacts { native_size: 64, factor: 8 };
         let options = NodeOptions {
             coordinator: Way::by(self.caller(name)),
-            token: self.token.clone(),
+            token: Some(self.token.clone()),
             name: name.to_string(),
             incarnation: self.chance.incarnation(),
             models: vec![BaseModel { digest, name: "tiny".into(), facts }],

@@ -280,6 +280,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn create_tenant(&self, tenant: &TenantId, terms: &Terms, by: &Actor) -> impl Answer<Tenant>;
     /// Changes what a tenant is given.
     fn update_tenant(&self, tenant: &TenantId, change: &TermsChange, by: &Actor) -> impl Answer<Tenant>;
+    /// One tenant.
+    fn tenant(&self, tenant: &TenantId) -> impl Answer<Tenant>;
     /// All tenants, by id.
     fn tenants(&self) -> impl Answer<Vec<Tenant>>;
     /// Remembers a key.

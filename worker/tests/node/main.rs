@@ -71,7 +71,7 @@ impl Node {
 fn options(coordinator: &Coordinator) -> NodeOptions {
     NodeOptions {
         coordinator: Way::to(Endpoint::from_shared(format!("http://{}", coordinator.address)).unwrap()),
-        token: Secret::new(TOKEN).unwrap(),
+        token: Some(Secret::new(TOKEN).unwrap()),
         name: "node-1".into(),
         incarnation: Incarnation::new(),
         models: vec![BaseModel {

@@ -129,7 +129,7 @@ async fn a_worker_of_another_version_ends() {
 #[tokio::test]
 async fn a_worker_with_a_wrong_token_ends() {
     let mut coordinator = Coordinator::start().await;
-    let wrong = NodeOptions { token: Secret::new("guess").unwrap(), ..options(&coordinator) };
+    let wrong = NodeOptions { token: Some(Secret::new("guess").unwrap()), ..options(&coordinator) };
     let node = Node::with(wrong, |_grant, _task| async { Ok(rendered()) });
     let NodeError::Refused(refusal) = node.ended.await.unwrap().unwrap_err();
     assert_eq!(refusal.code, ErrorCode::Unauthenticated);

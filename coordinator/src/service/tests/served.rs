@@ -1,5 +1,6 @@
 //! A coordinator that serves, its callers, and a worker that does as a test says.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::{CoordinatorError, Options, StoreAddress, Tokens, run};
+use crate::{CoordinatorError, Limits, Options, StoreAddress, Tokens, run};
 
 pub(super) const MODEL: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
@@ -31,6 +32,7 @@ pub(super) type Fleet = WorkersClient<InterceptedService<Channel, Bearer>>;
 pub(super) struct Served {
     pub(super) folder: Arc<TempDir>,
     pub(super) bucket: Arc<InMemory>,
+    pub(super) address: SocketAddr,
     pub(super) channel: Channel,
     pub(super) shutdown: CancellationToken,
     pub(super) running: JoinHandle<Result<(), CoordinatorError>>,
@@ -49,19 +51,29 @@ impl Served {
         Self::over(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), lease).await
     }
 
+    pub(super) async fn with_limits(limits: Limits) -> Self {
+        Self::with(|options| Options { limits, ..options }).await
+    }
+
+    pub(super) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
+        Self::start(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), change).await
+    }
+
     pub(super) async fn over(folder: Arc<TempDir>, bucket: Arc<InMemory>, lease: Duration) -> Self {
+        Self::start(folder, bucket, |options| Options { lease, ..options }).await
+    }
+
+    async fn start(folder: Arc<TempDir>, bucket: Arc<InMemory>, change: impl FnOnce(Options) -> Options) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let tokens = Tokens::embedded("default".parse().unwrap(), &secret("right"));
         let store: Arc<dyn ObjectStore> = bucket.clone();
-        let options = Options {
-            lease,
-            ..Options::new(StoreAddress::Sqlite(folder.path().join("likeness.db")), store, tokens, secret("pepper"))
-        };
+        let database = StoreAddress::Sqlite(folder.path().join("likeness.db"));
+        let options = change(Options::new(database, store, tokens, secret("pepper")));
         let shutdown = CancellationToken::new();
         let running = tokio::spawn(run(listener, options, shutdown.clone()));
         let channel = Endpoint::from_shared(format!("http://{address}")).unwrap().connect_lazy();
-        Self { folder, bucket, channel, shutdown, running }
+        Self { folder, bucket, address, channel, shutdown, running }
     }
 
     pub(super) async fn restarted(self) -> Self {

@@ -2,6 +2,8 @@
 
 use likeness_proto::v1::admin_client::AdminClient;
 use likeness_proto::{Bearer, Role};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
 use super::*;
@@ -9,10 +11,19 @@ use super::*;
 impl Served {
     /// A client with a fresh key of a tenant, which is made.
     async fn people_of(&self, tenant: &str, role: Role) -> People {
-        let mut admin = AdminClient::with_interceptor(self.channel.clone(), Bearer::new(&secret("right")));
+        self.people_with(&self.key_of(tenant, role, 0).await.token)
+    }
+
+    /// A fresh key of a tenant, which is made.
+    pub(super) async fn key_of(&self, tenant: &str, role: Role, seconds: u64) -> v1::CreatedKey {
+        let mut admin = self.admin();
         admin.create_tenant(v1::CreateTenantRequest { id: tenant.into(), ..Default::default() }).await.unwrap();
-        let ask = v1::CreateKeyRequest { tenant: tenant.into(), role: role.encode(), seconds: 0 };
-        self.people_with(&admin.create_key(ask).await.unwrap().into_inner().token)
+        let ask = v1::CreateKeyRequest { tenant: tenant.into(), role: role.encode(), seconds };
+        admin.create_key(ask).await.unwrap().into_inner()
+    }
+
+    pub(super) fn admin(&self) -> AdminClient<InterceptedService<Channel, Bearer>> {
+        AdminClient::with_interceptor(self.channel.clone(), Bearer::new(&secret("right")))
     }
 }
 
@@ -62,7 +73,7 @@ async fn a_viewer_looks_and_changes_nothing() {
 #[tokio::test]
 async fn a_key_of_an_unknown_tenant_or_of_the_wrong_role_is_not_made() {
     let served = Served::new().await;
-    let mut admin = AdminClient::with_interceptor(served.channel.clone(), Bearer::new(&secret("right")));
+    let mut admin = served.admin();
     let ask =
         |tenant: &str, role: Role| v1::CreateKeyRequest { tenant: tenant.into(), role: role.encode(), seconds: 0 };
     assert_eq!(code(admin.create_key(ask("nobody", Role::Member)).await), Code::NotFound);

@@ -286,6 +286,10 @@ impl Store for Memory {
         self.write("update_tenant", |w| w.update_tenant(tenant, change, by)).await
     }
 
+    async fn tenant(&self, tenant: &TenantId) -> Result<Tenant> {
+        self.read("tenant", |t, _| t.tenant(tenant)).await
+    }
+
     async fn tenants(&self) -> Result<Vec<Tenant>> {
         self.read("tenants", |t, _| Ok(t.tenants.values().cloned().collect())).await
     }

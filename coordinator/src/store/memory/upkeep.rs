@@ -17,6 +17,11 @@ use crate::store::{Key, NewKey, Signal, Tenant, Terms, TermsChange};
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 impl Tables {
+    pub(super) fn tenant(&self, id: &TenantId) -> Result<Tenant> {
+        let unknown = || Refusal::new(ErrorCode::UnknownTenant, format!("there is no tenant {id}"));
+        Ok(self.tenants.get(id).cloned().ok_or_else(unknown)?)
+    }
+
     /// Whether somebody may be writing the object, or a next lease will read it.
     fn wants(&self, owner: &Owner, lease: LeaseId, key: &ObjectKey) -> bool {
         self.courses_of(owner).any(|(_, row)| {
@@ -86,10 +91,9 @@ impl Writing<'_> {
     }
 
     pub(super) fn update_tenant(&mut self, id: &TenantId, change: &TermsChange, by: &Actor) -> Result<Tenant> {
-        let unknown = || Refusal::new(ErrorCode::UnknownTenant, format!("there is no tenant {id}"));
-        let tenant = self.t.tenants.get_mut(id).ok_or_else(unknown)?;
+        let mut tenant = self.t.tenant(id)?;
         tenant.terms = change.apply(&tenant.terms);
-        let tenant = tenant.clone();
+        self.t.tenants.insert(id.clone(), tenant.clone());
         self.note(by, Some(id), Action::TenantUpdated, self.policy.blind.tenant(id));
         // It may be that more may run now.
         self.tell(Signal::Ready);

@@ -288,6 +288,10 @@ impl Store for Engine {
         write!(self, tenants::update, tenant, change, by)
     }
 
+    async fn tenant(&self, tenant: &TenantId) -> Result<Tenant> {
+        tenants::get(&mut *self.read().await?, tenant).await
+    }
+
     async fn tenants(&self) -> Result<Vec<Tenant>> {
         tenants::list(&mut *self.read().await?).await
     }

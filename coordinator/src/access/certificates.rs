@@ -1,0 +1,147 @@
+//! Certificates of workers. A worker's is signed by an authority of the fleet and names it in a URI, as SPIFFE does:
+//! `spiffe://TRUST-DOMAIN/likeness/worker/NAME`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use likeness_proto::{Refusal, Role};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use tonic::transport::{Certificate, ServerTlsConfig};
+use webpki::EndEntityCert;
+
+use super::{Access, unauthenticated};
+use crate::audit::Actor;
+use crate::clock::Timestamp;
+
+const SCHEME: &str = "spiffe://";
+/// Characters of a worker's name.
+const LONGEST_NAME: usize = 200;
+
+/// The authorities that sign certificates of workers, and the trust domain that these are of.
+#[derive(Clone, Debug)]
+pub struct WorkerCertificates {
+    pem: Vec<u8>,
+    trust_domain: String,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// Why workers cannot be known by certificates.
+#[derive(Debug, thiserror::Error)]
+pub enum CertificatesError {
+    /// What is no bundle of certificates.
+    #[error("the authorities of workers cannot be read: {0}; accepted is one certificate or more, as PEM")]
+    Authorities(String),
+    /// What is no trust domain.
+    #[error("{0:?} is no trust domain; accepted are 1 to 255 of a-z, 0-9, `.`, `-` and `_`")]
+    TrustDomain(String),
+}
+
+impl WorkerCertificates {
+    /// Workers whose certificates an authority of `pem` signed for `trust_domain`.
+    ///
+    /// # Errors
+    /// When `pem` holds no certificate, or one that is damaged, and when `trust_domain` is none.
+    pub fn new(pem: Vec<u8>, trust_domain: &str) -> Result<Self, CertificatesError> {
+        let is_domain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
+        if !(1..=255).contains(&trust_domain.len()) || !trust_domain.bytes().all(is_domain) {
+            return Err(CertificatesError::TrustDomain(trust_domain.to_owned()));
+        }
+        let refuse = |error: &dyn ToString| CertificatesError::Authorities(error.to_string());
+        let mut roots = RootCertStore::empty();
+        for certificate in CertificateDer::pem_slice_iter(&pem) {
+            roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
+        }
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring).build();
+        let verifier = verifier.map_err(|error| refuse(&error))?;
+        Ok(Self { pem, trust_domain: trust_domain.to_owned(), verifier })
+    }
+
+    /// Asks callers for a certificate; who has none may still come with a token.
+    pub(crate) fn ask(&self, tls: ServerTlsConfig) -> ServerTlsConfig {
+        tls.client_ca_root(Certificate::from_pem(&self.pem)).client_auth_optional(true)
+    }
+
+    /// What the certificate of a connection opens at `now`; its chain follows it. It was checked when the connection was made, and
+    /// is again at every call, since a connection may outlive a certificate.
+    pub(super) fn open(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Access, Refusal> {
+        let (own, rest) = chain.split_first().ok_or_else(|| unauthenticated("the connection has no certificate"))?;
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(now.millis().try_into().unwrap_or(0)));
+        let refuse = |error: &dyn ToString| {
+            unauthenticated(format!("the certificate is not accepted: {}; connect with a valid one", error.to_string()))
+        };
+        self.verifier.verify_client_cert(own, rest, now).map_err(|error| refuse(&error))?;
+        let certificate = EndEntityCert::try_from(own).map_err(|error| refuse(&error))?;
+        let names: Vec<&str> = certificate.valid_uri_names().collect();
+        let worker = if let [name] = names[..] { self.worker(name) } else { None };
+        let worker = worker.ok_or_else(|| unauthenticated(self.accepted(&names)))?;
+        let actor = Actor::worker(worker);
+        Ok(Access { tenant: None, roles: vec![Role::Worker], worker: Some(worker.to_owned()), actor })
+    }
+
+    /// The worker that a URI names, if it is one of this trust domain.
+    fn worker<'a>(&self, uri: &'a str) -> Option<&'a str> {
+        let (domain, path) = uri.strip_prefix(SCHEME)?.split_once('/')?;
+        let name = path.strip_prefix("likeness/worker/")?;
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
+        let named =
+            (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_name) && ![".", ".."].contains(&name);
+        (domain == self.trust_domain && named).then_some(name)
+    }
+
+    fn accepted(&self, names: &[&str]) -> String {
+        let domain = &self.trust_domain;
+        let has = match names {
+            [] => "no URI".to_owned(),
+            names => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" and "),
+        };
+        format!("the certificate names {has}; accepted is one URI alone, {SCHEME}{domain}/likeness/worker/NAME")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_named_by_a_uri_of_the_trust_domain() {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
+        let certificates = WorkerCertificates::new(authority.pem().into_bytes(), "fleet.example").unwrap();
+        assert_eq!(certificates.worker("spiffe://fleet.example/likeness/worker/node-1.a_b"), Some("node-1.a_b"));
+        let long = format!("spiffe://fleet.example/likeness/worker/{}", "a".repeat(LONGEST_NAME + 1));
+        for uri in [
+            "",
+            "spiffe://",
+            "spiffe://fleet.example",
+            "spiffe://fleet.example/likeness/worker",
+            "spiffe://fleet.example/likeness/worker/",
+            "spiffe://fleet.example/likeness/worker/..",
+            "spiffe://fleet.example/likeness/worker/a/b",
+            "spiffe://fleet.example/likeness/worker/a?b",
+            "spiffe://fleet.example/likeness/admin/a",
+            "spiffe://fleet.example//likeness/worker/a",
+            "spiffe://fleet.example.org/likeness/worker/a",
+            "spiffe://FLEET.example/likeness/worker/a",
+            "https://fleet.example/likeness/worker/a",
+            &long,
+        ] {
+            assert_eq!(certificates.worker(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_authority_or_no_domain_is_refused() {
+        let refused = |pem: &str, domain: &str| WorkerCertificates::new(pem.into(), domain).unwrap_err().to_string();
+        assert!(refused("", "fleet.example").contains("accepted is one certificate or more"));
+        let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        assert!(refused(damaged, "fleet.example").contains("cannot be read"));
+        for domain in ["", "Fleet", "a/b", "a b", "fleet.example/"] {
+            assert!(refused(damaged, domain).contains("is no trust domain"), "{domain}");
+        }
+    }
+}
