@@ -121,7 +121,10 @@ JSON
     die "SeaweedFS does not answer"
 }
 
-command -v faketime >/dev/null || install faketime
+find_faketime() { ls /usr/lib/*/faketime/libfaketimeMT.so.1 2>/dev/null | head -n 1; }
+[ -n "$(find_faketime)" ] || install faketime
+LIKENESS_TEST_FAKETIME="$(find_faketime)"
+export LIKENESS_TEST_FAKETIME
 start_postgres
 start_bucket
 say "the store's contract, and coordinators that share a database"

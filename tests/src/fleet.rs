@@ -92,7 +92,8 @@ impl Fleet {
     pub fn nothing_is_lost(&self, job: &str, avatars: u64) {
         self.run(&["watch", job]).succeeds();
         let (job, contents) = (self.run(&["show", job, "--json"]).json(), self.contents());
-        Invariants { job: &job, contents: &contents, server: (&self.coordinator, TOKEN) }.hold(avatars);
+        let jobs = self.run(&["list", "--json"]).json();
+        Invariants { job: &job, jobs: &jobs, contents: &contents, server: (&self.coordinator, TOKEN) }.hold(avatars);
         self.run(&["audit", "verify", "--store", &self.store]).succeeds();
         let undone =
             format!("SELECT count(*) FROM tasks WHERE job = '{}' AND state != 3", job["id"].as_str().expect("an id"));
@@ -107,15 +108,12 @@ impl Fleet {
     /// The command `likeness ARGS…` with a state folder of its own.
     fn command(&self, args: &[&str]) -> Command {
         let state = self.path(&format!("state-{}", self.started.fetch_add(1, Ordering::Relaxed)));
-        let mut command = match self.clock {
-            None => Command::new(&self.program),
-            Some(by) => {
-                let mut command = Command::new("faketime");
-                // Spans are as long as ever.
-                command.args(["-f", by]).arg(&self.program).env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-                command
-            }
-        };
+        let mut command = Command::new(&self.program);
+        if let Some(by) = self.clock {
+            // Spans are as long as ever.
+            command.env("LD_PRELOAD", named("LIKENESS_TEST_FAKETIME")).env("FAKETIME", by);
+            command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         command.arg("--state").arg(state).args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
         command.env("LIKENESS__TOKEN_FILE", self.path("token"));
         command

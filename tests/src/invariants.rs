@@ -17,6 +17,8 @@ pub type Contents = BTreeMap<String, Vec<u8>>;
 pub struct Invariants<'a> {
     /// The job.
     pub job: &'a Value,
+    /// All jobs, as `list --json` has them.
+    pub jobs: &'a Value,
     /// All that lies in the bucket.
     pub contents: &'a Contents,
     /// A coordinator, and a token of the tenant.
@@ -28,17 +30,14 @@ impl Invariants<'_> {
     #[track_caller]
     pub fn hold(&self, avatars: u64) {
         assert_eq!(self.job["state"], "succeeded", "an accepted job ends: {:#}", self.job);
-        let mut published = BTreeSet::new();
         for subject in self.job["subjects"].as_array().expect("subjects") {
             self.no_avatar_is_lost_or_duplicated(subject, avatars);
             let avatars = subject["avatars"].as_array().expect("avatars").iter().map(|avatar| &avatar["object"]);
             let objects: Vec<_> = avatars.chain([&subject["embedding"]["object"], &subject["contact_sheet"]]).collect();
             self.no_result_is_applied_twice(&objects);
-            for object in objects {
-                published.insert(self.is_there_and_whole(object));
-            }
+            objects.iter().for_each(|object| self.is_there_and_whole(object));
         }
-        self.nothing_is_visible_without_its_commit(&published);
+        self.nothing_is_visible_without_its_commit();
     }
 
     #[track_caller]
@@ -61,26 +60,36 @@ impl Invariants<'_> {
     }
 
     #[track_caller]
-    fn is_there_and_whole(&self, object: &Value) -> String {
+    fn is_there_and_whole(&self, object: &Value) {
         let key = key_of(object).to_string();
         let bytes = self.contents.get(&key).unwrap_or_else(|| panic!("{key} is visible and not in the bucket"));
         assert_eq!(object["sha256"], Sha256::of(bytes).to_string(), "{key} holds other bytes than committed");
-        key
     }
 
-    /// Of this job's subjects: whatever lies in the bucket and was not published cannot be had.
+    /// Whatever lies in the bucket and no job names cannot be had.
     #[track_caller]
-    fn nothing_is_visible_without_its_commit(&self, published: &BTreeSet<String>) {
-        let job =
-            self.job["subjects"].as_array().expect("subjects").iter().filter_map(|subject| subject["subject"].as_str());
-        let subjects: Vec<_> = job.collect();
-        for key in self.contents.keys().filter(|key| !published.contains(*key)) {
-            let parsed: ObjectKey = key.parse().unwrap_or_else(|error| panic!("{key} is no key: {error}"));
-            let ours = parsed.owners().is_some_and(|(_, subject)| subjects.contains(&subject.as_str()));
-            if ours && lease_of(&parsed).is_some() {
-                assert!(!is_visible(self.server, key), "{key} is visible, and nothing says that it was committed");
-            }
+    fn nothing_is_visible_without_its_commit(&self) {
+        let mut committed = BTreeSet::new();
+        collect_keys(self.jobs, &mut committed);
+        for key in self.contents.keys().filter(|key| !committed.contains(key.as_str())) {
+            let is_output = key.parse::<ObjectKey>().is_ok_and(|key| lease_of(&key).is_some());
+            assert!(
+                !is_output || !is_visible(self.server, key),
+                "{key} is visible, and nothing says that it was committed"
+            );
         }
+    }
+}
+
+/// The keys of all objects that are named anywhere.
+fn collect_keys<'a>(value: &'a Value, keys: &mut BTreeSet<&'a str>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| collect_keys(value, keys)),
+        Value::Object(fields) => {
+            keys.extend(fields.get("key").and_then(Value::as_str));
+            fields.values().for_each(|value| collect_keys(value, keys));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

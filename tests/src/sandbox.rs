@@ -47,7 +47,9 @@ impl Sandbox {
         let (last, _) = self.watch(job).end();
         let (job, contents) = (self.run(&["show", job, "--json"]).json(), self.contents());
         assert_eq!(job["state"], last["state"]);
-        Invariants { job: &job, contents: &contents, server: (&self.address(), &self.token()) }.hold(avatars);
+        let jobs = self.run(&["list", "--json"]).json();
+        let (address, token) = (self.address(), self.token());
+        Invariants { job: &job, jobs: &jobs, contents: &contents, server: (&address, &token) }.hold(avatars);
         self.run(&["audit", "verify"]).succeeds();
     }
 
