@@ -103,7 +103,7 @@ start_bucket() {
                  "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}
 JSON
     "$weed" server -master.telemetry=false -ip=127.0.0.1 -ip.bind=127.0.0.1 -dir="$work/bucket" -s3 -s3.config="$work/s3.json" \
-        -master.volumeSizeLimitMB=64 -volume.max=20 -s3.port="$port" -s3.port.grpc="$s3_grpc" -s3.port.iceberg=0 -s3.port.lance=0 \
+        -master.volumeSizeLimitMB=64 -volume.max=40 -s3.port="$port" -s3.port.grpc="$s3_grpc" -s3.port.iceberg=0 -s3.port.lance=0 \
         -master.port="$(free_port)" -master.port.grpc="$(free_port)" -volume.port="$(free_port)" -volume.port.grpc="$(free_port)" \
         -filer.port="$filer" -filer.port.grpc="$(free_port)" >"$work/weed.log" 2>&1 &
     pids+=($!)

@@ -149,17 +149,25 @@ impl Bucket {
         for key in keys {
             let path = path(key);
             let relics = kept.get(&path).map_or(&[][..], Vec::as_slice);
-            let mut removed = self.erase(relics).await;
-            // Where versions are kept, a plain delete would only add a mark.
-            if removed.is_ok() && !relics.iter().any(|relic| matches!(relic.kind, RelicKind::Version(_))) {
-                removed = self.store.delete(&path).await;
-            }
-            match removed {
+            match self.delete_one(&path, relics).await {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
                 Err(error) => return Err(failed("delete", key.as_str(), &error)),
             }
         }
         Ok(())
+    }
+
+    async fn delete_one(&self, path: &Path, relics: &[Relic]) -> object_store::Result<()> {
+        self.erase(relics).await?;
+        // Where versions are kept, a plain delete would only add a mark, even to what is not there.
+        match relics {
+            [] => self.store.delete(path).await,
+            _ if relics.iter().any(|relic| matches!(relic.kind, RelicKind::Version(_))) => Ok(()),
+            _uploads => {
+                self.store.head(path).await?;
+                self.store.delete(path).await
+            }
+        }
     }
 
     /// All that is kept beside objects under a prefix, by their places.

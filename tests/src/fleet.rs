@@ -68,6 +68,17 @@ impl Fleet {
         self
     }
 
+    /// Uses another bucket.
+    pub fn in_bucket(mut self, url: String) -> Self {
+        self.bucket = url;
+        self
+    }
+
+    /// The address of its database.
+    pub fn store(&self) -> &str {
+        &self.store
+    }
+
     /// The clocks of what is started from now on are set wrong by this much, such as `+5m`.
     pub fn set_clock(&mut self, by: Option<&'static str>) {
         self.clock = by;

@@ -5,6 +5,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use likeness_cli::exit::Exit;
+use likeness_proto::v1::ErrorCode;
 use likeness_proto::v1::avatars_client::AvatarsClient;
 use likeness_proto::v1::{DownloadLink, DownloadRequest};
 use likeness_proto::{Bearer, Secret, Sha256};
@@ -44,6 +46,70 @@ fn finished(fleet: &Fleet, job: &str) -> Value {
     fleet.run(&["fetch", job, "--out", out.to_str().unwrap()]).succeeds();
     assert_eq!(avatars(&out).len(), 4);
     last
+}
+
+/// Asks the S3 server by curl, which signs by itself: `METHOD /PATH?QUERY`, with a body.
+fn s3(method: &str, path: &str, body: &str) -> String {
+    let var = |name: &str| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set; run tests/fleet.sh"));
+    let user = format!("{}:{}", var("AWS_ACCESS_KEY_ID"), var("AWS_SECRET_ACCESS_KEY"));
+    let mut curl = Command::new("curl");
+    curl.args(["-fsS", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", &user, "-X", method]);
+    curl.args(["-H", "x-amz-content-sha256: UNSIGNED-PAYLOAD"]);
+    if !body.is_empty() {
+        curl.args(["--data-binary", body]);
+    }
+    let answer = curl.arg(format!("{}{path}", var("LIKENESS_TEST_S3"))).output().unwrap();
+    assert!(answer.status.success(), "{method} {path}: {}", String::from_utf8_lossy(&answer.stderr));
+    String::from_utf8(answer.stdout).unwrap()
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn a_forgotten_subject_leaves_no_version_of_anything_in_a_bucket_that_keeps_them() {
+    let bucket = format!("/versions-{}", std::process::id());
+    s3("PUT", &bucket, "");
+    let enabled = "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Status>Enabled</Status></VersioningConfiguration>";
+    s3("PUT", &format!("{bucket}?versioning="), enabled);
+    let mut fleet = Fleet::new(PROGRAM).in_bucket(format!("s3:/{bucket}/live"));
+    let _desk = fleet.coordinator();
+    let no_worker = Exit::Refused(ErrorCode::ModelUnavailable).code().into();
+    let consent = ["--attest-by", "test", "--attest-as", "self", "--statement", "I am the drawing"];
+    let prompts = fleet.path("prompts.toml");
+    std::fs::write(&prompts, "prompts = [\"a photo of {subject}\"]").unwrap();
+    for (subject, folder) in [("ada", "a"), ("ada", "b"), ("ada-2", "c")] {
+        let photos = photo_folder(&fleet.path(folder), "subject-02", 2);
+        let of = ["--subject", subject, "--init", "person", "--prompts", prompts.to_str().unwrap()];
+        let submit = [&["submit", photos.to_str().unwrap()], &of[..]].concat();
+        fleet.run(&[&submit[..], &consent].concat()).fails(no_worker, &["no worker"]);
+    }
+    let kept =
+        |what: &str, subject: &str| s3("GET", &format!("{bucket}?prefix=live%2Fv1%2Flocal%2F{subject}%2F&{what}="), "");
+    let count = |text: &str, element: &str| text.matches(&format!("<{element}>")).count();
+    // A deletion that left its mark, an object that only an older version is left of, and an upload that was never completed.
+    let gone = format!("{bucket}/live/v1/local/ada/render/gone.png");
+    s3("PUT", &gone, "what was drawn");
+    s3("DELETE", &gone, "");
+    s3("POST", &format!("{bucket}/live/v1/local/ada/render/half.png?uploads="), "");
+    let before = kept("versions", "ada");
+    assert_eq!(
+        (count(&before, "Version"), count(&before, "DeleteMarker")),
+        (5, 1),
+        "two photos twice and one more: {before}"
+    );
+    assert_eq!(count(&kept("uploads", "ada"), "Upload"), 1);
+    let others = count(&kept("versions", "ada-2"), "Version");
+
+    let receipt = fleet.run(&["forget", "ada", "--yes", "--json"]).json();
+
+    assert_eq!((&receipt["photos"], &receipt["avatars"]), (&2.into(), &2.into()), "{receipt:#}");
+    let after = kept("versions", "ada");
+    assert_eq!((count(&after, "Version"), count(&after, "DeleteMarker")), (0, 0), "{after}");
+    assert_eq!(count(&kept("uploads", "ada"), "Upload"), 0);
+    assert_eq!((others, count(&kept("versions", "ada-2"), "Version")), (2, 2), "another's stay");
+    assert_eq!(count(&s3("GET", &format!("{bucket}?prefix=live%2Fprobe%2F&versions="), ""), "Version"), 0);
+    fleet
+        .run(&["audit", "verify", "--store", fleet.store(), "--head", receipt["audit_hash"].as_str().unwrap()])
+        .succeeds();
 }
 
 fn link_to(fleet: &Fleet, key: &str) -> DownloadLink {

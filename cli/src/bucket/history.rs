@@ -92,7 +92,11 @@ impl S3History {
         if listing.kind == "versions" && listing.markers.is_empty() && !self.keeps_versions().await? {
             return Ok((Vec::new(), None));
         }
-        let answer: Kept = self.read(&listing.query()).await?;
+        let answer = match self.read(&listing.query()).await {
+            // A server that cannot list such a thing keeps none.
+            Err(Error::NotImplemented { .. }) => Kept::default(),
+            answer => answer?,
+        };
         let next = answer.next(listing);
         let relics = answer.relics().filter_map(|(key, kind, size)| {
             let path = key.strip_prefix(self.prefix.as_ref())?.trim_start_matches('/').to_owned();
@@ -221,5 +225,44 @@ impl Kept {
         };
         let markers: Query = markers.into_iter().filter_map(given).collect();
         (self.is_truncated && !markers.is_empty()).then(|| Listing { markers, ..listing.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_tells_versions_and_marks_in_any_order_and_where_the_next_begins() {
+        let text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>
+            <ListVersionsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix>p/</Prefix>
+            <NextKeyMarker>p/b</NextKeyMarker><NextVersionIdMarker>4</NextVersionIdMarker><IsTruncated>true</IsTruncated>
+            <Version><Key>p/a</Key><VersionId>1</VersionId><Size>7</Size><ETag>&#34;e&#34;</ETag></Version>
+            <DeleteMarker><Key>p/a</Key><VersionId>2</VersionId><IsLatest>true</IsLatest></DeleteMarker>
+            <Version><Key>p/b</Key><VersionId>null</VersionId><Size>9</Size></Version></ListVersionsResult>";
+        let kept: Kept = quick_xml::de::from_str(text).unwrap();
+        let next = kept.next(&Listing::versions(&Path::from("p"))).unwrap();
+        let query = [("versions", ""), ("prefix", "p/"), ("key-marker", "p/b"), ("version-id-marker", "4")];
+        assert_eq!(next.query(), query.map(|(name, value)| (name, value.to_owned())));
+        let version = |key: &str, id: &str, size| (key.to_owned(), RelicKind::Version(id.to_owned()), size);
+        let relics: Vec<_> = kept.relics().collect();
+        assert_eq!(relics, [version("p/a", "1", 7), version("p/b", "null", 9), version("p/a", "2", 0)]);
+    }
+
+    #[test]
+    fn the_last_page_has_none_after_it() {
+        let text = "<ListMultipartUploadsResult><IsTruncated>false</IsTruncated><KeyMarker></KeyMarker>
+            <NextKeyMarker></NextKeyMarker><Upload><Key>p/a</Key><UploadId>u</UploadId></Upload></ListMultipartUploadsResult>";
+        let kept: Kept = quick_xml::de::from_str(text).unwrap();
+        assert!(kept.next(&Listing::uploads(&Path::from("p"))).is_none());
+        assert_eq!(kept.relics().collect::<Vec<_>>(), [("p/a".to_owned(), RelicKind::Upload("u".to_owned()), 0)]);
+    }
+
+    #[test]
+    fn a_bucket_that_keeps_versions_says_so() {
+        let status = |text| quick_xml::de::from_str::<Versioning>(text).unwrap().status;
+        assert_eq!(status("<VersioningConfiguration></VersioningConfiguration>"), None);
+        let kept = status("<VersioningConfiguration><Status>Suspended</Status></VersioningConfiguration>");
+        assert_eq!(kept.as_deref(), Some("Suspended"));
     }
 }
