@@ -32,12 +32,12 @@ pub(crate) async fn whatever_people_do_is_logged_in_its_order_and_names_nobody<E
     world.store.create_tenant(&world.tenant, &Terms::default(), &Actor::embedded()).await.unwrap();
     world.key("lk01").await;
     world.clock.advance(Duration::from_millis(1234));
-    let photo = world.put("ada").await.photos[0].object.clone().unwrap().key.parse().unwrap();
-    let job = world.submit(&["ada"]).await.id.parse().unwrap();
+    let photo = world.put("zoe").await.photos[0].object.clone().unwrap().key.parse().unwrap();
+    let job = world.submit(&["zoe"]).await.id.parse().unwrap();
     world.store.open_object(&world.tenant, &photo, Reading::Here, &actor()).await.unwrap();
     world.store.open_object(&world.tenant, &photo, Reading::ByLink, &actor()).await.unwrap();
     world.store.cancel(&world.tenant, job, &actor()).await.unwrap();
-    let forgotten = world.store.forget(&world.tenant, &name("ada"), &asked()).await.unwrap();
+    let forgotten = world.store.forget(&world.tenant, &name("zoe"), &asked()).await.unwrap();
     world.store.rotate_key("lk01", "lk02", [8; 32], Duration::ZERO, &actor()).await.unwrap();
     world.store.revoke_key("lk02", &Actor::embedded()).await.unwrap();
 
@@ -60,11 +60,12 @@ pub(crate) async fn whatever_people_do_is_logged_in_its_order_and_names_nobody<E
     assert_eq!((log[1].actor.as_str(), log[2].actor.as_str()), ("embedded", "key:lk01"));
     assert!(log.iter().all(|entry| entry.tenant == "acme"), "{log:?}");
     assert_eq!((log[1].at, log[2].at), (0, 1234), "by the store's clock");
-    let ada = policy().blind.subject(&world.tenant, &name("ada"));
-    assert_eq!((log[2].target, log[7].target), (ada, ada), "the same subject has the same hash");
+    let zoe = policy().blind.subject(&world.tenant, &name("zoe"));
+    assert_eq!((log[2].target, log[7].target), (zoe, zoe), "the same subject has the same hash");
     assert_eq!(log[3].target, policy().blind.job(job));
     assert_eq!((forgotten.entry.sequence, forgotten.entry.hash), (8, log[7].hash));
-    assert!(!format!("{log:?}").contains("ada"), "a name stands in the log: {log:?}");
+    // No digit of a hash is in her name.
+    assert!(!format!("{log:?}").contains("zoe"), "a name stands in the log: {log:?}");
 }
 
 pub(crate) async fn what_did_not_happen_is_not_logged<E: Engine>() {
