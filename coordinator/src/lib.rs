@@ -8,6 +8,8 @@ mod access;
 pub mod audit;
 mod bucket;
 mod clock;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod lifecycle;
 mod limits;
 mod models;

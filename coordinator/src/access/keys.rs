@@ -55,7 +55,7 @@ fn random<const BYTES: usize>() -> [u8; BYTES] {
 }
 
 /// The prefix of what looks like a key.
-pub(super) fn prefix(token: &str) -> Option<&str> {
+pub(crate) fn prefix(token: &str) -> Option<&str> {
     let is_hex = |text: &str, bytes: usize| {
         text.len() == 2 * bytes && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     };

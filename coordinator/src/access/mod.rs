@@ -24,7 +24,11 @@ pub(crate) use gate::Gate;
 pub(crate) use guard::Guard;
 pub(crate) use guard::Post;
 pub(crate) use keys::Pepper;
+#[cfg(fuzzing)]
+pub(crate) use keys::prefix as key_prefix;
 pub(crate) use oidc::Oidc;
+#[cfg(fuzzing)]
+pub(crate) use oidc::fuzzing as jwt;
 pub use oidc::{OidcError, OidcOptions};
 
 /// What a credential opens.

@@ -6,7 +6,11 @@ use super::PhotoError;
 const SOS: u8 = 0xDA;
 const EOI: u8 = 0xD9;
 
-/// Refuses a file that has no end-of-image marker after its last scan.
+/// Scans of one picture; a progressive one has some ten. The decoder goes over all pixels for each, and one that says
+/// nothing takes a hundred bytes.
+const MAX_SCANS: usize = 100;
+
+/// Refuses a file that has no end-of-image marker after its last scan, or more scans than a picture needs.
 pub(super) fn inspect(bytes: &[u8]) -> Result<(), PhotoError> {
     let mut rest = bytes.get(2..).unwrap_or_default();
     let mut scans = 0;
@@ -18,6 +22,10 @@ pub(super) fn inspect(bytes: &[u8]) -> Result<(), PhotoError> {
             0x01 | 0xD0..=0xD8 => rest = after,
             _ => {
                 scans += usize::from(marker == SOS);
+                if scans > MAX_SCANS {
+                    let message = format!("has more than {MAX_SCANS} scans; save it again in a common way");
+                    return Err(PhotoError::TooLarge(message));
+                }
                 rest = skip_segment(after).ok_or_else(|| PhotoError::Damaged("a segment is cut off".into()))?;
             }
         }

@@ -1,8 +1,12 @@
 //! Structure of a PNG file (W3C PNG, third edition): a signature, then chunks of length, type, data and CRC.
 
+use fdeflate::Decompressor;
+
 use super::{DECODER_BUDGET, PhotoError};
 
 const SIGNATURE: usize = 8;
+/// Bytes inflated at a time.
+const STEP: usize = 32 << 10;
 
 /// Refuses a file that ends before `IEND`, is animated (`acTL`), or whose compressed metadata inflates beyond the
 /// budget.
@@ -45,15 +49,29 @@ fn compressed_text(data: &[u8]) -> Option<&[u8]> {
     (head[0] == 1).then(|| rest.splitn(3, |&byte| byte == 0).nth(2)).flatten()
 }
 
-/// Takes what `stream` inflates to from the budget. A broken stream costs nothing: metadata is dropped anyway.
+/// Takes what `stream` inflates to from the budget, of a broken one as far as it goes; metadata is dropped anyway.
 fn spend(stream: Option<&[u8]>, budget: &mut usize) -> Result<(), PhotoError> {
     let Some(stream) = stream else { return Ok(()) };
-    match fdeflate::decompress_to_vec_bounded(stream, *budget) {
-        Ok(inflated) => *budget -= inflated.len(),
-        Err(fdeflate::BoundedDecompressionError::DecompressionError { .. }) => {}
-        Err(fdeflate::BoundedDecompressionError::OutputTooLarge { .. }) => {
-            return Err(PhotoError::over_budget("its compressed metadata"));
-        }
-    }
+    *budget -= inflated(stream, *budget).ok_or_else(|| PhotoError::over_budget("its compressed metadata"))?;
     Ok(())
+}
+
+/// Bytes that a zlib stream inflates to before it ends or breaks, to the last full step; none if they are more than `most`.
+fn inflated(stream: &[u8], most: usize) -> Option<usize> {
+    let mut decoder = Decompressor::new();
+    let mut output = vec![0; STEP.min(most)];
+    let (mut read, mut written) = (0, 0);
+    loop {
+        let Ok((consumed, produced)) = decoder.read(&stream[read..], &mut output, written, true) else {
+            return Some(written);
+        };
+        (read, written) = (read + consumed, written + produced);
+        if decoder.is_done() {
+            return Some(written);
+        }
+        if written == most {
+            return None;
+        }
+        output.resize((written + STEP).min(most), 0);
+    }
 }

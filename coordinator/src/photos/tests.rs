@@ -236,6 +236,25 @@ fn many_small_bombs_share_one_budget() {
 }
 
 #[test]
+fn broken_bombs_cost_as_much_as_whole_ones() {
+    let mut chunk = [b"Comment\0\0".as_slice(), &bomb(DECODER_BUDGET / 5 * 2)].concat();
+    *chunk.last_mut().unwrap() ^= 1; // the checksum
+    let two = with_chunk(&with_chunk(&png(8, 8), b"zTXt", &chunk), b"zTXt", &chunk);
+    stored(&two);
+    assert_eq!(refused(&with_chunk(&two, b"zTXt", &chunk)).0, ErrorCode::ImageTooLarge);
+}
+
+#[test]
+fn a_jpeg_of_endless_scans_is_refused() {
+    let jpeg = encoded(&gradient(8, 8), ImageFormat::Jpeg);
+    let scan = jpeg.windows(2).position(|marker| marker == [0xFF, 0xDA]).unwrap();
+    let (head, scan, end) = (&jpeg[..scan], &jpeg[scan..jpeg.len() - 2], &jpeg[jpeg.len() - 2..]);
+    let (code, message) = refused(&[head, &scan.repeat(101), end].concat());
+    assert_eq!(code, ErrorCode::ImageTooLarge);
+    assert!(message.contains("100 scans"), "{message}");
+}
+
+#[test]
 fn a_bomb_in_international_text_is_refused() {
     let chunk = [b"Comment\0\x01\0en\0Comment\0".as_slice(), &bomb(DECODER_BUDGET + 1)].concat();
     assert_eq!(refused(&with_chunk(&png(8, 8), b"iTXt", &chunk)).0, ErrorCode::ImageTooLarge);

@@ -30,7 +30,7 @@ pub(super) struct Key {
     pub(super) key: DecodingKey,
 }
 
-type Set = HashMap<String, Arc<Key>>;
+pub(super) type Set = HashMap<String, Arc<Key>>;
 
 /// Keys by their ids.
 #[derive(Debug)]
@@ -119,7 +119,7 @@ impl Cache {
 }
 
 /// The keys of a JWKS that sign in a way which is accepted. What else is in it is no error: providers list keys for others too.
-fn read(text: &[u8]) -> Set {
+pub(super) fn read(text: &[u8]) -> Set {
     #[derive(Deserialize)]
     struct Listed {
         keys: Vec<Value>,

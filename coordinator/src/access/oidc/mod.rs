@@ -2,6 +2,8 @@
 //! fetched from it (RFC 7517) and kept.
 
 mod claims;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod keys;
 mod provider;
 mod signatures;
