@@ -58,7 +58,8 @@ async fn a_token_of_each_pinned_algorithm_opens_what_it_says() {
         let access = oidc.open(&signer.token("k", &idp.claims()), second(500), &blind()).await.unwrap();
         assert_eq!(access.tenant, Some("acme".parse().unwrap()), "{}", signer.algorithm());
         assert_eq!((&access.roles[..], &access.worker), (&[Role::Viewer][..], &None));
-        assert!(!access.actor.as_str().contains("ada"), "the log names nobody: {}", access.actor);
+        // No hash in hex holds a z.
+        assert!(!access.actor.as_str().contains("zoe"), "the log names nobody: {}", access.actor);
     }
 }
 

@@ -147,7 +147,7 @@ impl Idp {
 
     /// What its tokens say of a viewer of acme, until the second 1000.
     pub(in crate::access) fn claims(&self) -> Value {
-        json!({"iss": self.url, "aud": "likeness", "exp": 1000, "sub": "ada", "tenant": "acme", "role": "viewer"})
+        json!({"iss": self.url, "aud": "likeness", "exp": 1000, "sub": "zoe", "tenant": "acme", "role": "viewer"})
     }
 }
 
