@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -238,8 +238,8 @@ impl Role {
     /// Waits until its log has a line with `words`, and returns it.
     #[track_caller]
     pub fn says(&self, words: &str) -> String {
-        let mut said = Vec::new();
-        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+        let (mut said, end) = (Vec::new(), Instant::now() + PATIENCE);
+        while let Ok(line) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
             if line.contains(words) {
                 return line;
             }

@@ -22,8 +22,8 @@ pub(super) struct S3History {
     pub(super) http: reqwest::Client,
 }
 
-/// A signed request is sent at once.
-const SIGNED_FOR: Duration = Duration::from_secs(60);
+/// A signed request is sent at once; but the bucket's clock may be ahead of ours, by what S3 bears with in other requests too.
+const SIGNED_FOR: Duration = Duration::from_secs(15 * 60);
 /// Times that a request is tried, and how long after the first failure; then twice as long each time.
 const TRIES: u32 = 5;
 const FIRST_WAIT: Duration = Duration::from_millis(200);
