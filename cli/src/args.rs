@@ -231,6 +231,9 @@ pub struct ListenArgs {
     /// Port to listen on, on 127.0.0.1; 0: any that is free
     #[arg(long)]
     pub port: Option<u16>,
+    /// Only look whether it would start so: read flags, variables, settings file and the files that they name, and say what holds
+    #[arg(long)]
+    pub check_config: bool,
 }
 
 impl ListenArgs {
@@ -269,6 +272,9 @@ pub struct WorkerArgs {
     /// Tasks at the same time [default: 4 of a sampler, of a trainer as many as its measured curve asks for]
     #[arg(long)]
     pub slots: Option<usize>,
+    /// Only look whether it would start so: read flags, variables, settings file and the files that they name, and say what holds
+    #[arg(long)]
+    pub check_config: bool,
 }
 
 /// Arguments of `trainer`.
@@ -321,6 +327,18 @@ impl Command {
             Self::Bench { command } => command.settings(),
             Self::Audit { command } => command.settings(),
             _ => Vec::new(),
+        }
+    }
+
+    /// Whether it is only asked whether it would start.
+    #[must_use]
+    pub fn only_checks(&self) -> bool {
+        match self {
+            Self::Up(listen) => listen.check_config,
+            Self::Coordinator(serve) => serve.listen.check_config,
+            Self::Trainer(trainer) => trainer.worker.check_config,
+            Self::Sampler(worker) => worker.check_config,
+            _ => false,
         }
     }
 

@@ -6,7 +6,7 @@ mod doctor;
 mod embedding;
 mod fetch;
 mod jobs;
-mod meta;
+pub(crate) mod meta;
 mod render;
 mod subjects;
 mod submit;
@@ -20,7 +20,7 @@ use crate::exit::Failure;
 use crate::output::Format;
 use crate::settings::{Row, Settings};
 use crate::telemetry::Console;
-use crate::{bench, demo, roles, up};
+use crate::{bench, check, demo, roles, up};
 
 /// What a command works with.
 #[derive(Debug)]
@@ -50,6 +50,9 @@ impl Context {
 /// # Errors
 /// The failure that chooses the exit code.
 pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
+    if cli.command.only_checks() {
+        return check::command(context, &cli.command);
+    }
     match cli.command {
         Command::Demo(args) => demo::command(context, &args).await,
         Command::Up(_) => up::command(context).await,

@@ -157,16 +157,20 @@ impl Node {
             }
             tokio::time::sleep(AGAIN).await;
         };
-        match address.ip().is_loopback() || self.plaintext {
-            true => Ok(address),
-            false => Err(Failure::new(
-                Exit::Insecure,
-                format!(
-                    "the group's leader {leader} is not on this machine, and without TLS the token and all else would travel in \
-                     the clear; on a network that nobody else hears, set group_plaintext = true"
-                ),
-            )),
-        }
+        if address.ip().is_loopback() || self.plaintext { Ok(address) } else { Err(in_the_clear(leader)) }
+    }
+
+    /// The same without asking for the name's address: one that is not `localhost` is of another machine.
+    ///
+    /// # Errors
+    /// [`Exit::Insecure`] for a leader off this machine.
+    pub(crate) fn may_be_reached(&self) -> Result<(), Failure> {
+        let Some(leader) = self.leader.as_deref().filter(|_| !self.plaintext) else { return Ok(()) };
+        let here = leader.parse::<SocketAddr>().map_or_else(
+            |_name| leader.rsplit_once(':').is_some_and(|(host, _)| host == "localhost"),
+            |address| address.ip().is_loopback(),
+        );
+        if here { Ok(()) } else { Err(in_the_clear(leader)) }
     }
 
     /// Of each own rank. On the CPU all ranks share one; every GPU has its own.
@@ -177,6 +181,16 @@ impl Node {
         let others = (1..self.ranks).map(|rank| models::load_on(settings, &settings.device.open(rank)?).map(Arc::new));
         std::iter::once(Ok(Arc::clone(model))).chain(others).collect()
     }
+}
+
+fn in_the_clear(leader: &str) -> Failure {
+    Failure::new(
+        Exit::Insecure,
+        format!(
+            "the group's leader {leader} is not on this machine, and without TLS the token and all else would travel in the clear; on a \
+             network that nobody else hears, set group_plaintext = true"
+        ),
+    )
 }
 
 /// `HOST:PORT`, with the usual port where there is none.

@@ -4,7 +4,9 @@
 pub mod args;
 pub mod bench;
 pub mod bucket;
+pub mod build;
 pub mod bundle;
+pub mod check;
 pub mod client;
 pub mod commands;
 pub mod demo;
@@ -12,6 +14,7 @@ pub mod device;
 pub mod exit;
 pub mod files;
 pub mod group;
+pub mod health;
 pub mod memory;
 pub mod models;
 pub mod output;

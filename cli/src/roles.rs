@@ -5,12 +5,13 @@ use crate::client::Target;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::group::Node;
+use crate::health;
 use crate::packing::{self, Measuring, Ready};
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
 use crate::{bucket, models, signals, tls};
-use likeness_coordinator::{CoordinatorError, Limits, Options, StoreAddress, Tokens};
+use likeness_coordinator::{CoordinatorError, Limits, OidcOptions, Options, StoreAddress, Tokens, WorkerCertificates};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
 use likeness_sampler::Sampler;
@@ -23,10 +24,10 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::SetOnce;
+use tokio::sync::{SetOnce, watch};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::transport::{Endpoint, ServerTlsConfig};
 
 /// The one tenant of a service with one token.
 const TENANT: &str = "local";
@@ -55,6 +56,14 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// Says to `ready` when the coordinator has taken it in.
+    fn tells(&self, ready: watch::Sender<bool>) {
+        let registered = Arc::clone(&self.registered);
+        health::ready_after(ready, async move {
+            let () = *registered.wait().await;
+        });
+    }
+
     /// Does `work` until `shutdown`.
     ///
     /// # Errors
@@ -80,27 +89,52 @@ impl Worker {
     }
 }
 
+/// What the settings say of a coordinator. Nothing is made, opened or asked for it.
+pub(crate) struct Said {
+    tls: Option<ServerTlsConfig>,
+    worker_certificates: Option<WorkerCertificates>,
+    oidc: Option<OidcOptions>,
+    bucket: bucket::Address,
+    store: StoreAddress,
+}
+
+impl Said {
+    /// # Errors
+    /// [`Exit::Setting`] for files that cannot be read and settings that do not go together, [`Exit::Insecure`] for an address off this
+    /// machine without TLS.
+    pub(crate) fn of(settings: &Settings, state: &StateDir) -> Result<Self, Failure> {
+        let tls = tls::of_server(settings)?;
+        if tls.is_none() {
+            on_this_machine(settings.listen)?;
+        }
+        Ok(Self {
+            tls,
+            worker_certificates: tls::worker_certificates(settings)?,
+            oidc: settings.oidc()?,
+            bucket: bucket::Address::of(settings, state)?,
+            store: settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.store())),
+        })
+    }
+}
+
 /// Runs a coordinator until a signal.
 pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let settings = &context.settings;
     let shutdown = signals::shutdown()?;
+    let ready = health::serve(settings, &shutdown).await?;
     let state = StateDir::at(&settings.state).lock()?;
-    let tls = tls::of_server(settings)?;
-    let worker_certificates = tls::worker_certificates(settings)?;
-    let listener = match tls {
-        Some(_) => bind(settings.listen).await?,
-        None => listen(settings.listen).await?,
-    };
+    let Said { tls, worker_certificates, oidc, bucket, store } = Said::of(settings, state.dir())?;
+    let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
-    let bucket = bucket::Address::of(settings, state.dir())?.open()?;
-    let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
+    let bucket = bucket.open()?;
     let token = settings.token.clone().map_or_else(|| state.token(), Ok)?;
     let pepper = settings.pepper_file.as_deref().map_or_else(|| state.pepper(), read_token)?;
+    let reflection = settings.reflection;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let base = coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))?;
     let most = settings.max_connections;
     let limits = Limits { connections: most, connections_per_address: most / 4, ..Limits::default() };
-    let options = Options { tls, worker_certificates, oidc: settings.oidc()?, limits, ..base };
+    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, ..base };
     if scheme == "http" {
         state.announce(address)?;
     }
@@ -112,15 +146,21 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
 pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let settings = &context.settings;
+    let ready = health::serve(settings, &shutdown).await?;
     let (node, state) = (Node::of(settings)?, StateDir::at(&settings.state));
     let place = if node.follows() { None } else { Some(Place::of(settings, "trainer")?) };
-    let ready = packing::load(settings, Some(&state), Measuring::Thoroughly);
-    let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
-    let Ready { model, plan, curve } = ready?;
-    let Some(place) = place else { return node.follow(settings, &model, &plan, shutdown).await };
+    let loaded = packing::load(settings, Some(&state), Measuring::Thoroughly);
+    let Some(loaded) = shutdown.run_until_cancelled(loaded).await else { return Ok(()) };
+    let Ready { model, plan, curve } = loaded?;
+    let Some(place) = place else {
+        // It is the leader who is missed where it cannot join.
+        ready.send_replace(true);
+        return node.follow(settings, &model, &plan, shutdown).await;
+    };
 
     let group = node.group(settings, &model, curve)?;
     let worker = place.worker(&model, plan.packing.slots.get())?;
+    worker.tells(ready);
     let options = likeness_trainer::Options { group: group.clone(), ..trainer_options(&plan) };
     let work = worker.run(Arc::new(Trainer::new(model, options)), shutdown.clone());
     tokio::select! {
@@ -132,10 +172,22 @@ pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
 /// Runs a sampler until a signal.
 pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
+    let ready = health::serve(&context.settings, &shutdown).await?;
     let place = Place::of(&context.settings, "sampler")?;
     let model = models::load_shared(&context.settings).await?;
     let worker = place.worker(&model, context.settings.sampler_slots)?;
+    worker.tells(ready);
     worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
+}
+
+/// What the settings say of a worker: its coordinator, what it presents there, and the bucket. Nothing is opened or asked for it.
+///
+/// # Errors
+/// As [`Target::of_worker`], [`Target::endpoint`], [`Target::presented`] and [`bucket::Address::of`].
+pub(crate) fn said_of_worker(settings: &Settings) -> Result<(Endpoint, Option<Secret>, bucket::Address), Failure> {
+    let target = Target::of_worker(settings)?;
+    let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
+    Ok((target.endpoint()?, target.presented()?, bucket))
 }
 
 /// How a trainer works that follows `plan`.
@@ -154,15 +206,9 @@ struct Place {
 
 impl Place {
     fn of(settings: &Settings, role: &str) -> Result<Self, Failure> {
-        let target = Target::of_worker(settings)?;
-        let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
-        Ok(Self {
-            server: target.endpoint()?,
-            token: target.presented()?,
-            name: settings.name.clone().unwrap_or_else(|| role.to_owned()),
-            bucket: bucket.open()?.store,
-            drain: settings.drain(),
-        })
+        let (server, token, bucket) = said_of_worker(settings)?;
+        let name = settings.name.clone().unwrap_or_else(|| role.to_owned());
+        Ok(Self { server, token, name, bucket: bucket.open()?.store, drain: settings.drain() })
     }
 
     fn worker(self, model: &Model, slots: usize) -> Result<Worker, Failure> {
@@ -204,6 +250,7 @@ impl From<CoordinatorError> for Failure {
             CoordinatorError::Refused(refusal) => refusal.into(),
             CoordinatorError::Oidc(error) => Self::new(Exit::Setting, error.to_string()),
             CoordinatorError::Serve(error) => Self::unexpected(error),
+            CoordinatorError::Reflection(error) => Self::unexpected(error),
         }
     }
 }
@@ -213,15 +260,21 @@ impl From<CoordinatorError> for Failure {
 /// # Errors
 /// [`Exit::Insecure`] off this machine, [`Exit::PortInUse`] when it is taken, [`Exit::Setting`] when it cannot be had otherwise.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    if !address.ip().is_loopback() {
-        return Err(Failure::new(
-            Exit::Insecure,
-            format!(
-                "cannot listen on {address}: without TLS only this machine may call; set tls_cert and tls_key, or listen on 127.0.0.1 or ::1"
-            ),
-        ));
-    }
+    on_this_machine(address)?;
     bind(address).await
+}
+
+/// Refuses an address that others could call.
+pub(crate) fn on_this_machine(address: SocketAddr) -> Result<(), Failure> {
+    if address.ip().is_loopback() {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Insecure,
+        format!(
+            "cannot listen on {address}: without TLS only this machine may call; set tls_cert and tls_key, or listen on 127.0.0.1 or ::1"
+        ),
+    ))
 }
 
 /// Binds an address, whoever may call there.

@@ -51,6 +51,10 @@ pub struct Settings {
     pub memory_budget: Option<u64>,
     /// Where the server listens.
     pub listen: SocketAddr,
+    /// Where health is asked for; none: nowhere.
+    pub health_listen: Option<SocketAddr>,
+    /// Whether a coordinator says what services and messages it knows.
+    pub reflection: bool,
     /// Where the coordinator remembers; none: `likeness.db` in the state folder.
     #[serde(skip)]
     pub store: Option<StoreAddress>,

@@ -6,7 +6,7 @@ use crate::exit::Failure;
 use crate::packing::{self, Measuring, Ready};
 use crate::roles::{self, Worker};
 use crate::state_dir::{LockedState, StateDir};
-use crate::{models, signals};
+use crate::{health, models, signals};
 use likeness_coordinator::StoreAddress;
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
@@ -118,6 +118,7 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let settings = &context.settings;
     let shutdown = signals::shutdown()?;
     let state = StateDir::at(&settings.state).lock()?;
+    let healthy = health::serve(settings, &shutdown).await?;
     let listener = roles::listen(settings.listen).await?;
     let ready = packing::load(settings, Some(state.dir()), Measuring::Briefly);
     let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
@@ -133,7 +134,11 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
     let up = Up { state, store, bucket, ready, tuning: Tuning::from(settings) };
     let text = |view: &UpView| format!("likeness is up at {}, state in {}", view.server, view.state);
-    serve(up, listener, shutdown, || context.format.print(&view, text)).await
+    let open = || {
+        healthy.send_replace(true);
+        context.format.print(&view, text)
+    };
+    serve(up, listener, shutdown, open).await
 }
 
 impl From<&crate::settings::Settings> for Tuning {

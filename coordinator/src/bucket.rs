@@ -73,6 +73,15 @@ impl Bucket {
         probed.await.map_err(|error| failed("write to", path.as_ref(), &error))
     }
 
+    /// Whether the bucket answers: looks for an object that need not be there.
+    pub(crate) async fn answers(&self) -> Result<(), Refusal> {
+        let path = Path::from("probe/coordinator");
+        match self.store.head(&path).await {
+            Ok(_) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("look up", path.as_ref(), &error)),
+        }
+    }
+
     /// Stores an object. It is there as a whole or not at all.
     pub(crate) async fn put(&self, key: &ObjectKey, bytes: Vec<u8>) -> Result<(), Refusal> {
         let put = self.store.put(&path(key), bytes.into()).await;

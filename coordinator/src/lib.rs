@@ -10,6 +10,7 @@ mod bucket;
 mod clock;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod health;
 mod lifecycle;
 mod limits;
 mod models;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use likeness_proto::v1::DESCRIPTORS;
 use likeness_proto::v1::admin_server::AdminServer;
 use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
@@ -11,6 +12,7 @@ use likeness_proto::{ModelDigest, Refusal, Secret};
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::ServerTlsConfig;
 use uuid::Uuid;
@@ -19,6 +21,7 @@ use crate::access::{Gate, Oidc, OidcError, OidcOptions, Pepper, Post, Tokens, Wo
 use crate::audit::Blind;
 use crate::bucket::{Bucket, History};
 use crate::clock::SystemClock;
+use crate::health;
 use crate::limits::{Limits, incoming};
 use crate::office::Office;
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
@@ -55,6 +58,10 @@ pub struct Options {
     pub attempts: u32,
     /// The base model of jobs that name none; `None`: the only one that the fleet holds.
     pub base_model: Option<ModelDigest>,
+    /// Whether callers with a credential are told what services and messages there are (gRPC reflection).
+    pub reflection: bool,
+    /// Set to whether store and bucket answer, every few seconds, while somebody listens; `false` once the shutdown began.
+    pub ready: watch::Sender<bool>,
     /// Calls that are going on may take this long to end after the shutdown began.
     pub drain_grace: Duration,
 }
@@ -77,6 +84,8 @@ impl Options {
             lease,
             attempts: 3,
             base_model: None,
+            reflection: false,
+            ready: watch::Sender::new(false),
             drain_grace,
         }
     }
@@ -94,6 +103,9 @@ pub enum CoordinatorError {
     /// The identity provider cannot be asked.
     #[error(transparent)]
     Oidc(#[from] OidcError),
+    /// What the protos declare cannot be told.
+    #[error("reflection cannot be served: {0}")]
+    Reflection(#[from] tonic_reflection::server::Error),
     /// The server failed.
     #[error("the server failed: {0}")]
     Serve(#[from] tonic::transport::Error),
@@ -139,8 +151,10 @@ async fn live_on<S: Store>(
     let bucket = Bucket::new(Arc::clone(&options.bucket), options.links.clone()).with_history(options.history.clone());
     let tenants: Vec<_> = options.tokens.tenants().cloned().collect();
     let office = Office::open(store, bucket, options.limits.clone(), &tenants, Uuid::new_v4(), &shutdown).await?;
+    let health = tokio::spawn(health::tell(Arc::clone(&office.shared), options.ready.clone()));
     let served = serve(listener, &options, people, Arc::clone(&office.shared)).await;
     office.close().await;
+    health.abort(); // it holds the store that is closed now
     served
 }
 
@@ -172,10 +186,15 @@ async fn serve<S: Store>(
         let tls = tls.clone().timeout(options.limits.first_call);
         server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
     }
+    let reflection = options.reflection.then(|| {
+        let declared = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
+        declared.build_v1().map(|reflection| post.guard(reflection))
+    });
     let server = server
         .add_service(post.guard(avatars))
         .add_service(post.guard(workers))
         .add_service(post.guard(AdminServer::new(AdminDesk(gate))))
+        .add_optional_service(reflection.transpose()?)
         .serve_with_incoming_shutdown(incoming(listener, &options.limits), stop.clone().cancelled_owned());
     let deadline = async {
         stop.cancelled().await;

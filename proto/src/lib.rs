@@ -21,6 +21,9 @@ mod submit;
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::unwrap_used)]
 pub mod v1 {
     tonic::include_proto!("likeness.v1");
+
+    /// What the protos declare, as an encoded `FileDescriptorSet` without comments.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 }
 
 pub use fleet::{

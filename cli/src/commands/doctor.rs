@@ -5,7 +5,7 @@ use crate::device::{self, DeviceWish};
 use crate::exit::{Exit, Failure};
 use crate::output::columns;
 use crate::settings::Settings;
-use crate::{bundle, memory, models};
+use crate::{build, bundle, memory, models};
 use serde::Serialize;
 
 /// Devices that are looked for.
@@ -43,10 +43,7 @@ pub(super) fn command(context: &Context) -> Result<(), Failure> {
         Check::of("nccl", on_gpu && settings.ranks * settings.group_size > 1, Exit::Device, nccl()),
         Check::of("model", true, Exit::Model, model(settings)),
     ];
-    let features =
-        [("cuda", cfg!(feature = "cuda")), ("cudnn", cfg!(feature = "cudnn")), ("nccl", cfg!(feature = "nccl"))];
-    let features = features.into_iter().filter(|(_, built)| *built).map(|(name, _)| name).collect();
-    let report = Report { version: env!("CARGO_PKG_VERSION"), features, checks };
+    let report = Report { version: env!("CARGO_PKG_VERSION"), features: build::features(), checks };
     context.format.print(&report, |report| {
         let line =
             |check: &Check| [check.name, if check.ok { "ok" } else { "missing" }, &check.says].map(str::to_owned);

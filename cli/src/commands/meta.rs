@@ -1,6 +1,7 @@
 //! Commands about the program itself: settings, version, exit codes.
 
 use super::Context;
+use crate::build::Build;
 use crate::exit::{Exit, Failure, table};
 use crate::output::columns;
 use crate::settings::Row;
@@ -14,7 +15,7 @@ struct SettingView<'a> {
     help: &'static str,
 }
 
-pub(super) fn config<'a>(context: &'a Context) -> Result<(), Failure> {
+pub(crate) fn config<'a>(context: &'a Context) -> Result<(), Failure> {
     let row = |row: &'a Row| SettingView {
         key: row.key.name,
         value: row.value.as_deref(),
@@ -28,20 +29,11 @@ pub(super) fn config<'a>(context: &'a Context) -> Result<(), Failure> {
     })
 }
 
-#[derive(Serialize)]
-struct VersionView {
-    version: &'static str,
-    protocol: u32,
-    spec: u32,
-}
-
 pub(super) fn version(context: &Context) -> Result<(), Failure> {
-    let view = VersionView {
-        version: env!("CARGO_PKG_VERSION"),
-        protocol: likeness_proto::PROTOCOL_VERSION,
-        spec: likeness_proto::SPEC_VERSION,
-    };
-    context.format.print(&view, |view| format!("likeness {}", view.version))
+    context.format.print(&Build::of_this_program(), |build| match build.commit {
+        Some(commit) => format!("likeness {} ({commit})", build.version),
+        None => format!("likeness {}", build.version),
+    })
 }
 
 #[derive(Serialize)]

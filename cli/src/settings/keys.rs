@@ -46,6 +46,16 @@ pub const KEYS: &[Key] = &[
     ),
     key("listen", Some(DEFAULT_LISTEN), "address the server listens on; without TLS on this machine alone"),
     key(
+        "health_listen",
+        None,
+        "address where everyone may ask whether this process lives and is ready, as gRPC health checks do; default: nowhere",
+    ),
+    key(
+        "reflection",
+        Some("false"),
+        "true: a coordinator tells who has a credential what services and messages it knows",
+    ),
+    key(
         "store",
         None,
         "where the coordinator remembers, sqlite:FILE or postgres://USER@HOST/DATABASE; default: likeness.db in the state folder",

@@ -125,6 +125,17 @@ async fn every_role_may_call_what_the_matrix_says_and_nothing_else() {
     }
 }
 
+#[tokio::test]
+async fn whoever_has_a_credential_may_ask_what_there_is() {
+    let world = World::new().await;
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    for role in Role::ALL.iter().copied() {
+        let (_, token) = world.key(role, None).await;
+        assert_eq!(world.calls(&token, path).await.unwrap().roles, [role]);
+    }
+    assert_eq!(world.calls("wrong", path).await, Err(ErrorCode::Unauthenticated));
+}
+
 #[test]
 fn a_call_goes_as_its_proto_says() {
     let shape = |(_, rpc): (_, &str)| match rpc.contains("returns (stream ") {

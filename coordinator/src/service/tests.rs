@@ -5,6 +5,7 @@ mod erasure;
 mod floods;
 mod lapses;
 mod limits;
+mod reflection;
 mod served;
 mod tenants;
 
