@@ -13,6 +13,8 @@ mod tests;
 
 pub(crate) use course::{Course, Effect};
 pub(crate) use plan::{Planned, Source, plan, small_photos};
+#[cfg(test)]
+pub(crate) use share::price;
 pub(crate) use share::{Contender, Deal, UNIT};
 pub(crate) use state::{JobState, SubjectState};
 pub(crate) use task::{Event, Lease, Refused, Report, Task, TaskState};

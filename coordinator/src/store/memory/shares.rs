@@ -7,7 +7,7 @@ use likeness_proto::{ErrorCode, ModelDigest, ObjectKind, Refusal, TaskId, TaskKi
 
 use super::Result;
 use super::tables::{Place, Tables, Writing};
-use crate::lifecycle::{Contender, Deal, TaskState, UNIT};
+use crate::lifecycle::{Contender, Deal, TaskState, price};
 use crate::store::{Limits, Signal};
 
 /// When a tenant that has all the jobs it may should look again whether one has ended.
@@ -105,7 +105,7 @@ impl Writing<'_> {
         let (kind, beside) = (row.course.tasks[index].kind, &row.tasks[index]);
         let (model, cost) = (beside.model.clone(), beside.cost);
         let begun = self.t.queue(kind, &model).iter().map(|(_, turn)| turn.begun).min().unwrap_or(0);
-        let turn = begun + i64::from(cost) * UNIT / i64::from(self.t.weight(&place.tenant));
+        let turn = begun + price(cost, self.t.weight(&place.tenant));
         self.t.queues.entry((kind.encode(), model, place.tenant.clone())).or_insert(Turn { begun, turn });
     }
 
