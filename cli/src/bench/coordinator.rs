@@ -72,8 +72,9 @@ async fn measure(args: &BenchCoordinatorArgs, say: impl Fn(String)) -> Result<Vi
     let watches = desk.watch(&process, args.watches).await?;
     let watches_mib = process.resident_mib()? - before;
 
+    let workers = desk.hire().await?;
     let begun = Instant::now();
-    let mut spans = desk.work(Duration::from_secs(args.seconds)).await;
+    let mut spans = desk.work(&workers, Duration::from_secs(args.seconds)).await;
     let seconds = begun.elapsed().as_secs_f64();
     let peak_mib = process.peak_mib()?;
     drop(watches);

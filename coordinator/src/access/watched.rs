@@ -33,7 +33,8 @@ pub(super) fn end<S: Store>(
     let lapsed = async move {
         loop {
             sleep(period).await;
-            match gate.admit(&caller).await {
+            // On the heap while it lasts: streams mostly wait, and there are many.
+            match Box::pin(gate.admit(&caller)).await {
                 Err(refusal) if matches!(refusal.code, ErrorCode::Unauthenticated | ErrorCode::Forbidden) => {
                     tracing::info!(path = caller.path, %refusal, "a stream's credential opens it no longer, ended");
                     return refusal.into();

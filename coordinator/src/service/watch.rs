@@ -19,7 +19,7 @@ pub(super) async fn watch<S: Store>(
     tenant: TenantId,
     id: JobId,
 ) -> Result<impl Stream<Item = Result<Job, Status>> + Send + 'static, Refusal> {
-    let mut changes = shared.store.signals().jobs();
+    let mut changes = shared.store.signals().job(&tenant, id);
     let mut job = shared.store.job(&tenant, id).await?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -31,11 +31,12 @@ pub(super) async fn watch<S: Store>(
             job = loop {
                 tokio::select! {
                     biased;
-                    () = changes.changed(id) => {}
+                    () = changes.changed() => {}
                     () = sender.closed() => return,
                     () = shared.shutdown.cancelled() => return drop(sender.send(Err(shutting_down().into())).await),
                 }
-                match shared.store.job(&tenant, id).await {
+                // On the heap while it lasts: a watch mostly waits, and there are many.
+                match Box::pin(shared.store.job(&tenant, id)).await {
                     Ok(next) if next.revision > revision => break next,
                     Ok(_unchanged) => {}
                     Err(error) => return drop(sender.send(Err(Refusal::from(error).into())).await),

@@ -366,9 +366,30 @@ impl From<StoreError> for Refusal {
 
 /// The refusals that engines share.
 pub(crate) mod refusals {
-    use super::{ErrorCode, Refusal};
+    use super::{Duration, ErrorCode, Refusal};
     use crate::lifecycle::Refused;
-    use likeness_proto::{JobId, LeaseId, SubjectName};
+    use likeness_proto::{JobId, LeaseId, SubjectName, TenantId};
+
+    /// When a tenant that has all the jobs it may should look again whether one has ended.
+    const JOBS_END: Duration = Duration::from_secs(30);
+
+    pub(crate) fn too_many_jobs(tenant: &TenantId, jobs: u64, most: u32) -> Refusal {
+        let message = format!(
+            "tenant {tenant} has {jobs} jobs that have not ended, and may have {most}; wait for one, or cancel one"
+        );
+        Refusal::new(ErrorCode::QuotaExceeded, message).retry_after(JOBS_END)
+    }
+
+    pub(crate) fn too_many_photos(tenant: &TenantId, photos: u64, most: u32) -> Refusal {
+        let message =
+            format!("tenant {tenant} would have {photos} photos, and may have {most}; forget a subject, or send fewer");
+        Refusal::new(ErrorCode::QuotaExceeded, message)
+    }
+
+    pub(crate) fn too_many_bytes(tenant: &TenantId, bytes: u64, most: u64) -> Refusal {
+        let message = format!("tenant {tenant} has {bytes} bytes stored, and may have {most}; forget a subject");
+        Refusal::new(ErrorCode::QuotaExceeded, message)
+    }
 
     pub(crate) fn unknown_subject(subject: &SubjectName) -> Refusal {
         let message = format!("there is no subject {subject}; `subjects` shows those there are, put it first");

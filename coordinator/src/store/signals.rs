@@ -1,9 +1,12 @@
 //! Tells waiting calls that it is worth to look at the store again. A signal carries no state: the store is the truth.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use likeness_proto::JobId;
-use tokio::sync::{broadcast, mpsc};
+use likeness_proto::{JobId, TenantId};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// What to look at again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,8 +20,7 @@ pub(crate) enum Signal {
 /// Sent after the transaction that they tell of.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    /// `None`: any job may have changed.
-    jobs: broadcast::Sender<Option<JobId>>,
+    watched: Arc<Watched>,
     ready: broadcast::Sender<()>,
     others: Option<Others>,
 }
@@ -32,13 +34,20 @@ pub(crate) struct Others {
     pub(crate) poll: Duration,
 }
 
-/// Changes that a watcher may miss before it has to look at its job unasked.
-const BACKLOG: usize = 256;
+/// The jobs that somebody watches. Only their watchers are woken, however many others there are.
+#[derive(Debug, Default)]
+struct Watched(Mutex<HashMap<JobId, (TenantId, watch::Sender<()>)>>);
+
+impl Watched {
+    fn jobs(&self) -> MutexGuard<'_, HashMap<JobId, (TenantId, watch::Sender<()>)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 impl Signals {
     /// `others`: who else changes the store.
     pub(crate) fn new(others: Option<Others>) -> Self {
-        Self { jobs: broadcast::Sender::new(BACKLOG), ready: broadcast::Sender::new(1), others }
+        Self { watched: Arc::default(), ready: broadcast::Sender::new(1), others }
     }
 
     /// Tells everybody of a change made here.
@@ -53,7 +62,11 @@ impl Signals {
     /// Passes on what was heard of a change made elsewhere.
     pub(crate) fn hear(&self, signal: Signal) {
         match signal {
-            Signal::Job(job) => self.tell(Some(job)),
+            Signal::Job(job) => {
+                if let Some((_tenant, watchers)) = self.watched.jobs().get(&job) {
+                    watchers.send_replace(());
+                }
+            }
             // Fails when nobody is waiting.
             Signal::Ready => drop(self.ready.send(())),
         }
@@ -61,13 +74,8 @@ impl Signals {
 
     /// Something may have been missed: everything is worth a look.
     pub(crate) fn hear_all(&self) {
-        self.tell(None);
+        self.watched.jobs().values().for_each(|(_tenant, watchers)| watchers.send_replace(()));
         self.hear(Signal::Ready);
-    }
-
-    fn tell(&self, job: Option<JobId>) {
-        // Fails when there is no receiver: then nobody is waiting.
-        let _watchers = self.jobs.send(job);
     }
 
     /// How often to look at the store unasked; `None`: whatever changes is told.
@@ -76,8 +84,17 @@ impl Signals {
     }
 
     /// Subscribe first, then look at the store: so no change is missed.
-    pub(crate) fn jobs(&self) -> JobChanges {
-        JobChanges { changes: self.jobs.subscribe(), poll: self.poll() }
+    pub(crate) fn job(&self, tenant: &TenantId, job: JobId) -> JobChanges {
+        let changes = match self.watched.jobs().entry(job) {
+            Entry::Occupied(watched) => watched.get().1.subscribe(),
+            Entry::Vacant(unwatched) => unwatched.insert((tenant.clone(), watch::Sender::new(()))).1.subscribe(),
+        };
+        JobChanges { job, changes, watched: Arc::clone(&self.watched) }
+    }
+
+    /// The jobs that somebody watches now.
+    pub(crate) fn watched(&self) -> Vec<(TenantId, JobId)> {
+        self.watched.jobs().iter().map(|(job, (tenant, _watchers))| (tenant.clone(), *job)).collect()
     }
 
     /// Subscribe first, then claim. Changes when tasks become ready.
@@ -112,33 +129,31 @@ impl Readiness {
     }
 }
 
-/// Changes of jobs from now on.
+/// Changes of a job from now on.
 #[derive(Debug)]
 pub(crate) struct JobChanges {
-    changes: broadcast::Receiver<Option<JobId>>,
-    poll: Option<Duration>,
+    job: JobId,
+    changes: watch::Receiver<()>,
+    watched: Arc<Watched>,
 }
 
 impl JobChanges {
-    /// Waits until `job` may have changed; several changes may be told as one.
-    pub(crate) async fn changed(&mut self, job: JobId) {
-        match self.poll {
-            // Late is as good as told.
-            Some(poll) => drop(tokio::time::timeout(poll, self.told(job)).await),
-            None => self.told(job).await,
+    /// Waits until the job may have changed; several changes may be told as one.
+    pub(crate) async fn changed(&mut self) {
+        if self.changes.changed().await.is_err() {
+            // The sender stays as long as there is a receiver.
+            std::future::pending().await
         }
     }
+}
 
-    async fn told(&mut self, job: JobId) {
-        use broadcast::error::RecvError;
-        loop {
-            match self.changes.recv().await {
-                Ok(changed) if changed.is_none_or(|changed| changed == job) => return,
-                Ok(_other) => {}
-                Err(RecvError::Lagged(_)) => return,
-                // The sender lives as long as the store, which the caller holds.
-                Err(RecvError::Closed) => std::future::pending().await,
-            }
+impl Drop for JobChanges {
+    fn drop(&mut self) {
+        let mut jobs = self.watched.jobs();
+        if let Entry::Occupied(watched) = jobs.entry(self.job)
+            && watched.get().1.receiver_count() <= 1
+        {
+            watched.remove();
         }
     }
 }
@@ -146,6 +161,25 @@ impl JobChanges {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_job_s_watchers_are_told_of_it_alone_and_leave_nothing_behind() {
+        let (signals, tenant) = (Signals::new(None), "acme".parse().unwrap());
+        let (one, other) = (JobId::new(), JobId::new());
+        let mut watches = [signals.job(&tenant, one), signals.job(&tenant, one)];
+        let mut elsewhere = signals.job(&tenant, other);
+        signals.send(Signal::Job(one));
+        for watch in &mut watches {
+            watch.changed().await;
+        }
+        assert!(!elsewhere.changes.has_changed().unwrap());
+        signals.hear_all();
+        elsewhere.changed().await;
+        drop(watches);
+        assert_eq!(signals.watched(), [(tenant, other)]);
+        drop(elsewhere);
+        assert!(signals.watched().is_empty());
+    }
 
     #[tokio::test]
     async fn whoever_waits_longest_for_tasks_is_woken_first() {

@@ -1,6 +1,8 @@
 //! The workers of the coordinator under test, and how long everybody's calls took.
 
+use super::failed;
 use super::people::Desk;
+use crate::exit::Failure;
 use likeness_proto::v1::workers_client::WorkersClient;
 use likeness_proto::{Bearer, EMBEDDING_NAME, Incarnation, ObjectRef, Prefix, TaskKind, v1};
 use tokio::time::{Instant, sleep_until};
@@ -49,12 +51,20 @@ impl Spans {
 }
 
 impl Desk {
-    pub(super) async fn worker(self, number: usize, until: Instant) -> Spans {
-        let (mut spans, incarnation, mut fleet) = (Spans::default(), Incarnation::new(), self.fleet());
-        if let Err(status) = self.register(&format!("bench-{number}"), incarnation).await {
-            spans.failed("register", &status);
-            return spans;
+    /// All workers, registered.
+    pub(super) async fn hire(&self) -> Result<Vec<Incarnation>, Failure> {
+        let mut hired = Vec::with_capacity(self.workers);
+        for number in 0..self.workers {
+            let incarnation = Incarnation::new();
+            let registered = self.register(&format!("bench-{number}"), incarnation).await;
+            registered.map_err(|status| failed("register a worker", &status))?;
+            hired.push(incarnation);
         }
+        Ok(hired)
+    }
+
+    pub(super) async fn worker(self, number: usize, incarnation: Incarnation, until: Instant) -> Spans {
+        let (mut spans, mut fleet) = (Spans::default(), self.fleet());
         // Those with a pace do not all begin at the same time.
         let pace = self.pace.unwrap_or_default();
         let mut next = Instant::now() + pace * number as u32 / self.workers as u32;

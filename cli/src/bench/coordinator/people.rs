@@ -210,11 +210,11 @@ impl Desk {
     }
 
     /// Works for `span`, all workers and clients at the same time.
-    pub(super) async fn work(&self, span: Duration) -> Spans {
+    pub(super) async fn work(&self, workers: &[Incarnation], span: Duration) -> Spans {
         let until = Instant::now() + span;
         let mut everybody = JoinSet::new();
-        for number in 0..self.workers {
-            everybody.spawn(self.clone().worker(number, until));
+        for (number, incarnation) in workers.iter().enumerate() {
+            everybody.spawn(self.clone().worker(number, *incarnation, until));
         }
         for number in 0..self.clients {
             everybody.spawn(self.clone().client(number, until));
@@ -231,6 +231,8 @@ impl Desk {
 
     async fn client(self, number: usize, until: Instant) -> Spans {
         let mut spans = Spans::default();
+        // Not all at the same time.
+        sleep(THINK * number as u32 / self.clients as u32).await;
         while Instant::now() < until {
             let begun = Instant::now();
             match self.submit(number % self.tenants.len(), 1).await {

@@ -189,12 +189,13 @@ pub(crate) async fn everything_survives_a_restart<E: Engine>() {
 pub(crate) async fn changes_are_told_and_revisions_grow<E: Engine>() {
     let world = World::<E>::new().await;
     world.put("ada").await;
-    let (mut jobs, mut ready) = (world.store.signals().jobs(), world.store.signals().ready());
+    let mut ready = world.store.signals().ready();
     let job = world.submit(&["ada"]).await;
     assert!(ready.has_changed());
     ready.forget();
+    let mut changes = world.store.signals().job(&world.tenant, job.id.parse().unwrap());
     let train = world.claim_one().await;
-    jobs.changed(job.id.parse().unwrap()).await;
+    changes.changed().await;
     assert!(!ready.has_changed(), "a grant makes nothing ready");
     let revision = world.job(&job).await.revision;
     assert!(revision > job.revision);

@@ -1,17 +1,13 @@
 //! How tasks are dealt among tenants, and what a tenant may have.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
-use likeness_proto::{ErrorCode, ModelDigest, ObjectKind, Refusal, TaskId, TaskKind, TenantId, kind_of};
+use likeness_proto::{ModelDigest, ObjectKind, TaskId, TaskKind, TenantId, kind_of};
 
 use super::Result;
 use super::tables::{Place, Tables, Writing};
 use crate::lifecycle::{Contender, Deal, TaskState, price};
-use crate::store::{Limits, Signal};
-
-/// When a tenant that has all the jobs it may should look again whether one has ended.
-const JOBS_END: Duration = Duration::from_secs(30);
+use crate::store::{Limits, Signal, refusals};
 
 /// Who waits for tasks of a kind on a model.
 pub(super) type Queue = (i32, ModelDigest, TenantId);
@@ -141,8 +137,7 @@ impl Writing<'_> {
         let most = self.t.limits(id).queued_jobs;
         let jobs = self.t.jobs.iter().filter(|((tenant, _), row)| tenant == id && row.ended_at.is_none()).count();
         if most > 0 && jobs >= most as usize {
-            let message = format!("tenant {id} has {jobs} jobs that have not ended, and may have {most}");
-            return Err(Refusal::new(ErrorCode::QuotaExceeded, message).retry_after(JOBS_END).into());
+            return Err(refusals::too_many_jobs(id, jobs as u64, most).into());
         }
         self.check_bytes(id, 1)
     }
@@ -153,8 +148,7 @@ impl Writing<'_> {
         let is_photo = |(tenant, key): &&(TenantId, _)| tenant == id && kind_of(key) == ObjectKind::Photo;
         let photos = self.t.objects.keys().filter(is_photo).count();
         if most > 0 && photos > most as usize {
-            let message = format!("tenant {id} would have {photos} photos, and may have {most}");
-            return Err(Refusal::new(ErrorCode::QuotaExceeded, message).into());
+            return Err(refusals::too_many_photos(id, photos as u64, most).into());
         }
         self.check_bytes(id, 0)
     }
@@ -166,10 +160,6 @@ impl Writing<'_> {
         if most == 0 || bytes + more <= most {
             return Ok(());
         }
-        Err(Refusal::new(
-            ErrorCode::QuotaExceeded,
-            format!("tenant {id} has {bytes} bytes stored, and may have {most}"),
-        )
-        .into())
+        Err(refusals::too_many_bytes(id, bytes, most).into())
     }
 }

@@ -3,9 +3,11 @@
 //! A NOTIFY within a transaction makes every commit wait for every other. So notices are sent afterwards, many as one, on a
 //! connection of their own; one that is lost costs a watcher as long as it takes until it looks by itself.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use likeness_proto::{JobId, TenantId};
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
@@ -23,6 +25,8 @@ const MOST: usize = 200;
 const GATHER: Duration = Duration::from_millis(5);
 /// How often to look at the store unasked.
 const POLL: Duration = Duration::from_secs(3);
+/// Jobs of a statement that looks.
+const LOOKED_AT: usize = 1000;
 /// How long to wait before the server is asked again that was away.
 const AWAY: Duration = Duration::from_secs(1);
 
@@ -33,6 +37,7 @@ pub(super) fn exchange(pool: &PgPool) -> Arc<Signals> {
     let own = Uuid::new_v4();
     tokio::spawn(tell(pool.clone(), own, notices));
     tokio::spawn(listen(pool.clone(), own, Arc::downgrade(&signals)));
+    tokio::spawn(look(pool.clone(), Arc::downgrade(&signals)));
     signals
 }
 
@@ -89,6 +94,41 @@ async fn listen_once(pool: &PgPool, own: Uuid, signals: &Weak<Signals>) -> Resul
     }
 }
 
+/// Finds changes that nobody told of, as when a coordinator dies between its commit and its notice.
+async fn look(pool: PgPool, signals: Weak<Signals>) {
+    let (reader, mut seen) = (aside(&pool), HashMap::new());
+    while !pool.is_closed() {
+        tokio::time::sleep(POLL).await;
+        let Some(signals) = signals.upgrade() else { break };
+        match revisions(&reader, &signals.watched()).await {
+            Ok(now) => {
+                let news = now.iter().filter(|(job, revision)| seen.get(*job) != Some(*revision));
+                news.for_each(|(job, _revision)| signals.hear(Signal::Job(*job)));
+                seen = now;
+            }
+            Err(error) => tracing::warn!(%error, "watched jobs not looked at, will be tried again"),
+        }
+    }
+    reader.close().await;
+}
+
+/// The revisions of those jobs that there are.
+async fn revisions(reader: &PgPool, jobs: &[(TenantId, JobId)]) -> Result<HashMap<JobId, i64>, sqlx::Error> {
+    let mut revisions = HashMap::with_capacity(jobs.len());
+    for some in jobs.chunks(LOOKED_AT) {
+        let (tenants, ids): (Vec<_>, Vec<_>) = some.iter().map(|(of, job)| (of.to_string(), job.to_string())).unzip();
+        let rows: Vec<(String, i64)> = sqlx::query_as(
+            "SELECT id, revision FROM jobs JOIN unnest($1::text[], $2::text[]) AS watched (tenant, id) USING (tenant, id)",
+        )
+        .bind(tenants)
+        .bind(ids)
+        .fetch_all(reader)
+        .await?;
+        revisions.extend(rows.into_iter().filter_map(|(id, revision)| Some((id.parse().ok()?, revision))));
+    }
+    Ok(revisions)
+}
+
 /// `SENDER READY? JOB…`
 fn encode(own: Uuid, signals: &[Signal]) -> String {
     let mut words = vec![own.to_string()];
@@ -119,8 +159,6 @@ fn decode(own: Uuid, notice: &str) -> Vec<Signal> {
 
 #[cfg(test)]
 mod tests {
-    use likeness_proto::JobId;
-
     use super::*;
 
     #[test]

@@ -148,21 +148,35 @@ async fn coordinators_that_race_to_the_end_of_a_job_end_it_once() {
 async fn what_one_coordinator_changes_the_watchers_of_another_are_told() {
     let database = Database::new().await;
     let (one, other) = (database.replica().await, database.replica().await);
-    let (job, mut jobs, ready) = (JobId::new(), other.signals().jobs(), other.signals().ready());
+    let (job, tenant) = (JobId::new(), "acme".parse().unwrap());
+    let (mut changes, mut ready) = (other.signals().job(&tenant, job), other.signals().ready());
     // Until the other listens, which it says by waking everybody.
-    jobs.changed(job).await;
-    let (mut jobs, mut ready) = (other.signals().jobs(), {
-        let mut ready = ready;
-        ready.forget();
-        ready
-    });
+    changes.changed().await;
+    ready.forget();
     let asked = tokio::time::Instant::now();
     one.signals().send(Signal::Job(job));
     one.signals().send(Signal::Ready);
-    jobs.changed(job).await;
+    changes.changed().await;
     ready.changed().await;
     let poll = other.signals().poll().unwrap();
     assert!(asked.elapsed() < poll / 2, "it was told, it did not look: {:?} of {poll:?}", asked.elapsed());
+}
+
+#[tokio::test]
+#[ignore = "needs a Postgres server: tests/fleet.sh"]
+async fn a_change_that_nobody_told_of_is_found_by_looking() {
+    const JOB: &str = "0198c0de-0000-7000-8000-000000000001";
+    let database = Database::new().await;
+    let store = database.replica().await;
+    let mut changes = store.signals().job(&"acme".parse().unwrap(), JOB.parse().unwrap());
+    // Until it listens, which it says by waking everybody.
+    changes.changed().await;
+    let insert = "INSERT INTO jobs (tenant, id, idempotency_key, request_sha256, state, revision, submitted_at, record)
+                  VALUES ('acme', '0198c0de-0000-7000-8000-000000000001', 'key', '', 1, 1, 0, '')";
+    for untold in [insert, "UPDATE jobs SET revision = revision + 1"] {
+        database.run(untold).await.unwrap();
+        changes.changed().await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! Tenants: what each is given, and whether it has as much as it may.
 
-use std::time::Duration;
-
 use likeness_proto::{ErrorCode, Refusal, TenantId};
 use sqlx::Row as _;
 
@@ -9,10 +7,7 @@ use super::rows::{known, parsed};
 use super::{Connection, Result, Row, Writing, audit, dialect};
 use crate::audit::{Action, Actor, Note};
 use crate::clock::Timestamp;
-use crate::store::{Limits, Tenant, Terms, TermsChange};
-
-/// When a tenant that has all the jobs it may should look again whether one has ended.
-const JOBS_END: Duration = Duration::from_secs(30);
+use crate::store::{Limits, Tenant, Terms, TermsChange, refusals};
 
 pub(super) async fn create(w: &mut Writing, id: &TenantId, terms: &Terms, by: &Actor) -> Result<Tenant> {
     let Terms { retention_days, weight, limits } = terms;
@@ -119,11 +114,7 @@ pub(super) async fn check_jobs(w: &mut Writing, id: &TenantId) -> Result<()> {
     if limits.queued_jobs > 0 {
         let jobs = count(&mut w.tx, "SELECT count(*) FROM jobs WHERE tenant = $1 AND ended_at IS NULL", id).await?;
         if jobs >= u64::from(limits.queued_jobs) {
-            let most = limits.queued_jobs;
-            let message = format!(
-                "tenant {id} has {jobs} jobs that have not ended, and may have {most}; wait for one, or cancel one"
-            );
-            return Err(Refusal::new(ErrorCode::QuotaExceeded, message).retry_after(JOBS_END).into());
+            return Err(refusals::too_many_jobs(id, jobs, limits.queued_jobs).into());
         }
     }
     check_bytes(w, id, limits, 1).await
@@ -136,10 +127,7 @@ pub(super) async fn check_stored(w: &mut Writing, id: &TenantId) -> Result<()> {
         let statement = "SELECT count(*) FROM objects WHERE tenant = $1 AND key LIKE 'v1/%/%/photos/%'";
         let photos = count(&mut w.tx, statement, id).await?;
         if photos > u64::from(limits.photos) {
-            let most = limits.photos;
-            let message =
-                format!("tenant {id} would have {photos} photos, and may have {most}; forget a subject, or send fewer");
-            return Err(Refusal::new(ErrorCode::QuotaExceeded, message).into());
+            return Err(refusals::too_many_photos(id, photos, limits.photos).into());
         }
     }
     check_bytes(w, id, limits, 0).await
@@ -154,9 +142,7 @@ async fn check_bytes(w: &mut Writing, id: &TenantId, limits: Limits, more: u64) 
     if bytes + more <= limits.bytes {
         return Ok(());
     }
-    let most = limits.bytes;
-    let message = format!("tenant {id} has {bytes} bytes stored, and may have {most}; forget a subject");
-    Err(Refusal::new(ErrorCode::QuotaExceeded, message).into())
+    Err(refusals::too_many_bytes(id, bytes, limits.bytes).into())
 }
 
 async fn count(tx: &mut Connection, statement: &'static str, id: &TenantId) -> Result<u64> {
