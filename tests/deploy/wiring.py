@@ -1,0 +1,66 @@
+"""What names another thing names one that is there."""
+
+from rendered import of_kind
+
+WORKLOADS = ["Deployment", "StatefulSet", "LeaderWorkerSet"]
+
+
+def check(docs, pods):
+    assert pods, "there are no workloads"
+    assert len({identity(doc) for doc in docs}) == len(docs), "two documents of one name"
+    for doc in of_kind(docs, "Service", "PodDisruptionBudget"):
+        selector = doc["spec"]["selector"]
+        selected(doc, selector.get("matchLabels", selector), [pod.labels for pod in pods])
+    for doc in of_kind(docs, "ServiceMonitor"):
+        services = of_kind(docs, "Service")
+        selected(doc, doc["spec"]["selector"]["matchLabels"], [service["metadata"]["labels"] for service in services])
+    for doc in of_kind(docs, "ScaledObject"):
+        scaled(doc, docs)
+    budgets = [doc["spec"]["selector"]["matchLabels"].items() for doc in of_kind(docs, "PodDisruptionBudget")]
+    for pod in pods:
+        references(pod, docs)
+        assert any(budget <= pod.labels.items() for budget in budgets), f"{pod.name} has no PodDisruptionBudget"
+    network(docs, pods)
+
+
+def identity(doc):
+    return doc["apiVersion"], doc["kind"], doc["metadata"].get("namespace"), doc["metadata"]["name"]
+
+
+def selected(doc, labels, among):
+    hit = any(labels.items() <= other.items() for other in among)
+    assert hit, f"{doc['kind']} {doc['metadata']['name']} selects {labels}, which nothing has"
+
+
+def scaled(doc, docs):
+    target = doc["spec"]["scaleTargetRef"]
+    found = [d for d in of_kind(docs, *WORKLOADS) if (d["kind"], d["apiVersion"], d["metadata"]["name"])
+             == (target["kind"], target["apiVersion"], target["name"])]
+    assert found, f"ScaledObject {doc['metadata']['name']} scales {target}, which is not there"
+    assert "replicas" not in found[0]["spec"], f"replicas of {target['name']} are set, and scaled as well"
+
+
+def references(pod, docs):
+    names = {(doc["kind"], doc["metadata"]["name"]) for doc in docs}
+    account = pod.spec.get("serviceAccountName", "default")
+    assert ("ServiceAccount", account) in names, f"{pod.name}: there is no ServiceAccount {account}"
+    for volume in pod.spec.get("volumes", []):
+        claim = volume.get("persistentVolumeClaim", {}).get("claimName")
+        assert not claim or ("PersistentVolumeClaim", claim) in names, f"{pod.name}: there is no claim {claim}"
+        issuer = volume.get("csi", {}).get("volumeAttributes", {}).get("csi.cert-manager.io/issuer-name")
+        assert not issuer or ("Issuer", issuer) in names, f"{pod.name}: there is no Issuer {issuer}"
+
+
+def network(docs, pods):
+    """Everything is denied, and each pod of ours may yet be reached or reach somebody."""
+    policies = of_kind(docs, "NetworkPolicy")
+    denies = [p for p in policies if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
+              and not p["spec"].get("ingress") and not p["spec"].get("egress")]
+    assert denies, "no NetworkPolicy denies what is not allowed"
+    for policy in policies:
+        selector = policy["spec"]["podSelector"].get("matchLabels", {})
+        selected(policy, selector, [pod.labels for pod in pods])
+        for rule in policy["spec"].get("ingress", []) + policy["spec"].get("egress", []):
+            for peer in rule.get("from", []) + rule.get("to", []):
+                if "podSelector" in peer and "namespaceSelector" not in peer:
+                    selected(policy, peer["podSelector"].get("matchLabels", {}), [pod.labels for pod in pods])
