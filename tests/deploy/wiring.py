@@ -54,9 +54,10 @@ def references(pod, docs):
 def network(docs, pods):
     """Everything is denied, and each pod of ours may yet be reached or reach somebody."""
     policies = of_kind(docs, "NetworkPolicy")
-    denies = [p for p in policies if p["spec"]["podSelector"] == {} and set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"}
-              and not p["spec"].get("ingress") and not p["spec"].get("egress")]
-    assert denies, "no NetworkPolicy denies what is not allowed"
+    denies = [p["spec"]["podSelector"].get("matchLabels", {}).items() for p in policies
+              if set(p["spec"]["policyTypes"]) == {"Ingress", "Egress"} and not p["spec"].get("ingress") and not p["spec"].get("egress")]
+    for pod in pods:
+        assert any(deny <= pod.labels.items() for deny in denies), f"{pod.name}: no NetworkPolicy denies what is not allowed"
     for policy in policies:
         selector = policy["spec"]["podSelector"].get("matchLabels", {})
         selected(policy, selector, [pod.labels for pod in pods])

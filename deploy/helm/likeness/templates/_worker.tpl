@@ -1,0 +1,169 @@
+{{- define "likeness.workerLabels" -}}
+{{- /* root, name, worker */ -}}
+{{ include "likeness.labels" .root }}
+app.kubernetes.io/component: {{ .name }}
+likeness.io/worker: "true"
+{{- if .worker.group }}
+likeness.io/group: "true"
+{{- end }}
+{{- end }}
+
+{{- define "likeness.workerPod" -}}
+{{- /* root, name, worker */ -}}
+{{- $values := .root.Values }}
+{{- $release := .root.Release.Name }}
+{{- $drain := .worker.drainSeconds | default 60 | int }}
+{{- $gpus := .worker.gpus | default 0 | int }}
+{{- $tag := $values.image.tag | default .root.Chart.AppVersion }}
+{{- $cuda := $values.image.cudaTag | default (printf "%s-cuda" $tag) }}
+metadata:
+  labels:
+    {{- include "likeness.workerLabels" . | nindent 4 }}
+  annotations:
+    checksum/settings: {{ include "likeness.settings" .root | sha256sum }}
+spec:
+  serviceAccountName: {{ $release }}-worker
+  automountServiceAccountToken: false
+  # What goes on within drain_seconds, a checkpoint and its upload with it; then tasks are given back (2 s), and some to spare.
+  terminationGracePeriodSeconds: {{ add $drain 60 }}
+  securityContext:
+    {{- include "likeness.podSecurity" .root | nindent 4 }}
+  {{- with $values.image.pullSecrets }}
+  imagePullSecrets:
+    {{- range . }}
+    - {name: {{ . }}}
+    {{- end }}
+  {{- end }}
+  {{- $selector := .worker.nodeSelector | default dict }}
+  {{- if $gpus }}{{ $selector = merge (dict "nvidia.com/gpu.present" "true") $selector }}{{ end }}
+  {{- with $selector }}
+  nodeSelector: {{ toJson . }}
+  {{- end }}
+  {{- $tolerations := .worker.tolerations | default list }}
+  {{- if $gpus }}{{ $tolerations = append $tolerations (dict "key" "nvidia.com/gpu" "operator" "Exists" "effect" "NoSchedule") }}{{ end }}
+  {{- with $tolerations }}
+  tolerations: {{ toJson . }}
+  {{- end }}
+  {{- if eq $values.bucket.kind "folder" }}
+  # A volume of one node: those who share it are there.
+  affinity:
+    podAffinity:
+      requiredDuringSchedulingIgnoredDuringExecution:
+        - topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- include "likeness.labels" .root | nindent 14 }}
+              app.kubernetes.io/component: coordinator
+  {{- end }}
+  containers:
+    - name: {{ .worker.role }}
+      image: {{ $values.image.repository }}:{{ gt $gpus 0 | ternary $cuda $tag }}
+      imagePullPolicy: {{ $values.image.pullPolicy }}
+      args:
+        - {{ .worker.role }}
+        - --config
+        - /etc/likeness/likeness.toml
+        - --state
+        - /var/lib/likeness
+        - --server
+        - https://{{ $release }}-coordinator:7431
+      env:
+        - {name: LIKENESS__TLS_CA, value: /etc/likeness/server-ca/tls.crt}
+        - {name: LIKENESS__DRAIN_SECONDS, value: {{ $drain | quote }}}
+        {{- if .worker.group }}
+        # A key of role worker: the group's nodes know each other by it, too, and a token names no worker.
+        - {name: LIKENESS__TOKEN_FILE, value: /etc/likeness/group/token}
+        - name: LIKENESS__NAME
+          valueFrom:
+            fieldRef: {fieldPath: metadata.name}
+        # Between the nodes of a group nothing is encrypted: a NetworkPolicy keeps everybody else out.
+        - {name: LIKENESS__GROUP_PLAINTEXT, value: "true"}
+        {{- else }}
+        - {name: LIKENESS__TLS_CLIENT_CERT, value: /etc/likeness/identity/tls.crt}
+        - {name: LIKENESS__TLS_CLIENT_KEY, value: /etc/likeness/identity/tls.key}
+        {{- end }}
+        {{- with .worker.slots }}
+        - {name: LIKENESS__{{ upper $.worker.role }}_SLOTS, value: {{ . | quote }}}
+        {{- end }}
+        {{- if $gpus }}
+        - {name: LIKENESS__DEVICE, value: cuda}
+        - {name: LIKENESS__PRECISION, value: {{ .worker.precision | default "bf16" }}}
+        {{- if and (eq .worker.role "trainer") (gt $gpus 1) }}
+        - {name: LIKENESS__RANKS, value: {{ $gpus | quote }}}
+        {{- end }}
+        {{- end }}
+        {{- with $values.model.path }}
+        - {name: LIKENESS__MODEL, value: {{ . }}}
+        {{- end }}
+        {{- range $variable, $value := .worker.env }}
+        - {name: {{ $variable }}, value: {{ $value | quote }}}
+        {{- end }}
+        {{- include "likeness.bucketKey" .root | trim | nindent 8 }}
+      ports:
+        {{- if .worker.group }}
+        - {name: group, containerPort: 7432}
+        {{- end }}
+        {{- include "likeness.ports" .root | nindent 8 }}
+      {{- include "likeness.probes" 180 | nindent 6 }}
+      securityContext:
+        {{- include "likeness.containerSecurity" .root | nindent 8 }}
+      {{- $resources := deepCopy .worker.resources }}
+      {{- if $gpus }}{{ $_ := set $resources.limits "nvidia.com/gpu" $gpus }}{{ end }}
+      resources: {{ toJson $resources }}
+      volumeMounts:
+        - {name: settings, mountPath: /etc/likeness/likeness.toml, subPath: likeness.toml, readOnly: true}
+        - {name: server-ca, mountPath: /etc/likeness/server-ca, readOnly: true}
+        {{- if .worker.group }}
+        - {name: group, mountPath: /etc/likeness/group, readOnly: true}
+        {{- else }}
+        - {name: identity, mountPath: /etc/likeness/identity, readOnly: true}
+        {{- end }}
+        - {name: state, mountPath: /var/lib/likeness}
+        {{- if eq $values.bucket.kind "folder" }}
+        - {name: bucket, mountPath: /var/lib/likeness/bucket, subPath: bucket}
+        {{- end }}
+        {{- if $values.model.claim }}
+        - {name: models, mountPath: /models, readOnly: true}
+        {{- end }}
+        - {name: tmp, mountPath: /tmp}
+        - {name: shm, mountPath: /dev/shm}
+  volumes:
+    - name: settings
+      configMap: {name: {{ $release }}-settings}
+    - name: server-ca
+      secret:
+        secretName: {{ $release }}-server-ca
+        items: [{key: tls.crt, path: tls.crt}]
+    {{- if .worker.group }}
+    - name: group
+      secret: {secretName: {{ .worker.group.secret }}, defaultMode: 0440}
+    {{- else }}
+    # A certificate and key of this pod alone, which name it: two workers of one name would take each other's leases.
+    - name: identity
+      csi:
+        driver: csi.cert-manager.io
+        readOnly: true
+        volumeAttributes:
+          csi.cert-manager.io/issuer-name: {{ $release }}-worker-ca
+          csi.cert-manager.io/issuer-kind: Issuer
+          csi.cert-manager.io/uri-sans: spiffe://{{ $values.trustDomain }}/likeness/worker/${POD_NAME}
+          csi.cert-manager.io/key-usages: client auth
+          csi.cert-manager.io/duration: 8760h
+          csi.cert-manager.io/fs-group: "65532"
+    {{- end }}
+    {{- if eq $values.bucket.kind "folder" }}
+    - name: bucket
+      persistentVolumeClaim: {claimName: {{ $release }}-state}
+    {{- end }}
+    {{- with $values.model.claim }}
+    - name: models
+      persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
+    {{- end }}
+    - name: state
+      emptyDir: {sizeLimit: 1Gi}
+    - name: tmp
+      emptyDir: {sizeLimit: 1Gi}
+    # The usual 64 MiB are too few for ranks that share memory.
+    - name: shm
+      emptyDir: {medium: Memory, sizeLimit: {{ .worker.sharedMemory | default "1Gi" }}}
+{{- end }}
