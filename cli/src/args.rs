@@ -345,7 +345,19 @@ impl Command {
     /// Whether it runs until stopped, so that its log says what happens.
     #[must_use]
     pub fn serves(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Coordinator(_) | Self::Trainer(_) | Self::Sampler(_))
+        self.role().is_some()
+    }
+
+    /// What it does until stopped, if it is such a command.
+    #[must_use]
+    pub fn role(&self) -> Option<&'static str> {
+        match self {
+            Self::Up(_) => Some("up"),
+            Self::Coordinator(_) => Some("coordinator"),
+            Self::Trainer(_) => Some("trainer"),
+            Self::Sampler(_) => Some("sampler"),
+            _ => None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod folder;
 mod history;
 mod s3;
+mod timed;
 
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use s3::S3;
+use timed::Timed;
 
 /// Where a bucket is.
 #[derive(Clone, Debug)]
@@ -59,10 +61,11 @@ impl Address {
     /// # Errors
     /// [`Exit::Bucket`] when a folder cannot be made or written, [`Exit::Setting`] when what is said of the other cannot be.
     pub fn open(&self) -> Result<Bucket, Failure> {
-        match self {
-            Self::Folder(path) => Ok(Bucket { store: folder::open(path)?, links: None, history: None }),
-            Self::S3(s3) => s3.open(),
-        }
+        let bucket = match self {
+            Self::Folder(path) => Bucket { store: folder::open(path)?, links: None, history: None },
+            Self::S3(s3) => s3.open()?,
+        };
+        Ok(Bucket { store: Arc::new(Timed(bucket.store)), ..bucket })
     }
 
     /// Removes what a process left that was killed while it wrote. Only while nobody else writes to the bucket.

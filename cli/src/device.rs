@@ -1,6 +1,7 @@
 //! Where tensors live, and what they are computed in there.
 
 use crate::exit::{Exit, Failure};
+use crate::telemetry::watch_gpu;
 use likeness_diffusion::{DType, Device};
 use serde::{Deserialize, Serialize};
 use std::str::FromStr;
@@ -56,7 +57,12 @@ impl DeviceWish {
     pub fn open(self, rank: usize) -> Result<Device, Failure> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(first) => cuda(first + rank).map_err(|message| Failure::new(Exit::Device, message)),
+            Self::Cuda(first) => {
+                let number = first + rank;
+                let device = cuda(number).map_err(|message| Failure::new(Exit::Device, message))?;
+                watch_gpu(&device, format!("cuda:{number}"));
+                Ok(device)
+            }
         }
     }
 }

@@ -38,7 +38,7 @@ use exit::Failure;
 use output::Format;
 use settings::{Resolved, Settings, Sources};
 use std::process::ExitCode;
-use telemetry::Console;
+use telemetry::{Console, Telemetry};
 use tokio::runtime::{Builder, Runtime};
 
 /// The whole program: from the command line to the exit code.
@@ -65,7 +65,12 @@ fn start(cli: Cli, console: Console) -> Result<(), Failure> {
     let context = Context { settings, rows, console, format: Format::of(cli.global.json) };
 
     let runtime = runtime()?;
-    let ended = runtime.block_on(commands::run(&context, cli));
+    let ended = runtime.block_on(async {
+        let telemetry = Telemetry::start(&context.settings, cli.command.role()).await?;
+        let ended = commands::run(&context, cli).await;
+        telemetry.end().await;
+        ended
+    });
     // Computations that nobody waits for any more must not keep the process.
     runtime.shutdown_background();
     ended

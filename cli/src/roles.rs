@@ -15,7 +15,7 @@ use likeness_coordinator::{CoordinatorError, Limits, OidcOptions, Options, Store
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
 use likeness_sampler::Sampler;
-use likeness_trainer::{Plan, Trainer};
+use likeness_trainer::{Packing, Plan, Trainer};
 use likeness_worker::{Backoff, NodeOptions, Way, Work};
 use object_store::ObjectStore;
 use std::io::ErrorKind;
@@ -134,7 +134,8 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let base = coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))?;
     let most = settings.max_connections;
     let limits = Limits { connections: most, connections_per_address: most / 4, ..Limits::default() };
-    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, ..base };
+    let counts = settings.counts();
+    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, counts, ..base };
     if scheme == "http" {
         state.announce(address)?;
     }
@@ -192,7 +193,8 @@ pub(crate) fn said_of_worker(settings: &Settings) -> Result<(Endpoint, Option<Se
 
 /// How a trainer works that follows `plan`.
 pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
-    likeness_trainer::Options { positions: plan.packing.positions, ..Default::default() }
+    let Packing { positions, slots } = plan.packing;
+    likeness_trainer::Options { positions, slots: slots.get(), ..Default::default() }
 }
 
 /// Where a worker works and as whom: looked at before its model is loaded, so that what is missing is told at once.

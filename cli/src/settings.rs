@@ -107,6 +107,14 @@ pub struct Settings {
     pub trainer_slots: Option<usize>,
     /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
+    /// Where `/metrics` and `/healthz` are served; none: nowhere.
+    pub metrics_listen: Option<SocketAddr>,
+    /// Collector that is told of metrics.
+    pub metrics_otlp_endpoint: Option<String>,
+    /// Collector that is told of traces.
+    pub tracing_otlp_endpoint: Option<String>,
+    /// How collectors are told.
+    pub otlp_protocol: OtlpProtocol,
     /// The worker's name.
     pub name: Option<String>,
     /// Devices of a trainer that share its steps.
@@ -157,6 +165,17 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// How a collector is told of metrics and traces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum OtlpProtocol {
+    /// OTLP over gRPC.
+    #[serde(rename = "grpc")]
+    Grpc,
+    /// OTLP over HTTP, as protocol buffers.
+    #[serde(rename = "http/protobuf", alias = "http")]
+    Http,
 }
 
 /// Settings and where each came from.
@@ -220,6 +239,12 @@ impl Settings {
         Self { device: DeviceWish::Cpu, precision: PrecisionWish::F32, ..self.clone() }
     }
 
+    /// Whether anybody hears what is counted.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.metrics_listen.is_some() || self.metrics_otlp_endpoint.is_some()
+    }
+
     /// How long the client goes on trying while the server does not answer.
     #[must_use]
     pub fn retry(&self) -> Duration {
@@ -272,6 +297,9 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), Failure> {
+        for endpoint in self.metrics_otlp_endpoint.iter().chain(&self.tracing_otlp_endpoint) {
+            collector_url(endpoint)?;
+        }
         within("max_connections", self.max_connections as f64, 4.0, 1e6)?;
         within("retry_seconds", self.retry_seconds, 0.0, 86_400.0)?;
         within("drain_seconds", self.drain_seconds, 0.0, 3_600.0)?;
@@ -285,6 +313,15 @@ impl Settings {
         within("memory_budget", self.memory_budget.unwrap_or(1) as f64, 1.0, 1e9)?;
         within("sampler_slots", self.sampler_slots as f64, 1.0, 1_024.0)
     }
+}
+
+fn collector_url(endpoint: &str) -> Result<(), Failure> {
+    let known = endpoint.starts_with("http://") || endpoint.starts_with("https://");
+    if known && endpoint.parse::<tonic::transport::Uri>().is_ok_and(|url| url.host().is_some()) {
+        return Ok(());
+    }
+    let message = format!("the collector `{endpoint}` is not accepted; http://HOST:PORT and https://HOST:PORT are");
+    Err(Failure::new(Exit::Setting, message))
 }
 
 fn absent(error: config::ConfigError) -> Result<Option<String>, config::ConfigError> {

@@ -1,9 +1,24 @@
-//! Log lines and progress bars, on the same terminal without tearing each other.
+//! Log lines and progress bars, on the same terminal without tearing each other; and what a process tells those who watch it.
+
+mod meters;
+mod otlp;
+mod process;
+
+pub(crate) use process::watch_gpu;
 
 use crate::exit::{Exit, Failure};
 use crate::settings::{LogFormat, Settings};
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use otlp::Collector;
+use prometheus::Registry;
 use std::io::{self, IsTerminal, Write};
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
@@ -79,4 +94,57 @@ pub fn install(settings: &Settings, serves: bool, console: &Console) -> Result<(
         LogFormat::Json => builder.json().try_init(),
     };
     installed.map_err(Failure::unexpected)
+}
+
+/// What a process tells those who watch it, until it ends.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    meters: Option<SdkMeterProvider>,
+    served: Option<AbortOnDropHandle<()>>,
+}
+
+/// What is left to tell at the end is told within this time, or not at all.
+const FAREWELL: Duration = Duration::from_secs(4);
+
+impl Telemetry {
+    /// Begins to tell what the settings say. `role`: what this process does, if it serves.
+    ///
+    /// # Errors
+    /// [`Exit::PortInUse`] and [`Exit::Setting`] for addresses that cannot be had or called.
+    pub async fn start(settings: &Settings, role: Option<&'static str>) -> Result<Self, Failure> {
+        let Some(role) = role.filter(|_| settings.counts()) else { return Ok(Self::default()) };
+        let (registry, resource) = (Registry::new(), resource(role));
+        let collector = Collector::of(settings.metrics_otlp_endpoint.as_deref(), settings)?;
+        let meters = meters::install(role, resource, &registry, collector.as_ref())?;
+        let served = match settings.metrics_listen {
+            None => None,
+            Some(address) => {
+                let listener = meters::bind(address).await?;
+                let address = listener.local_addr().map_err(Failure::unexpected)?;
+                info!(%address, "metrics are served");
+                Some(AbortOnDropHandle::new(tokio::spawn(meters::serve(listener, registry))))
+            }
+        };
+        Ok(Self { meters: Some(meters), served })
+    }
+
+    /// Tells what is left.
+    pub async fn end(self) {
+        drop(self.served);
+        let Some(meters) = self.meters else { return };
+        let farewell = spawn_blocking(move || meters.shutdown());
+        match timeout(FAREWELL, farewell).await {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) => warn!(%error, "collector not told of the last metrics"),
+            Ok(Err(_)) | Err(_) => warn!(limit = ?FAREWELL, "collector not told of the last metrics in time"),
+        }
+    }
+}
+
+/// What this process is; OpenTelemetry's own variables may say otherwise.
+fn resource(role: &'static str) -> Resource {
+    use opentelemetry::KeyValue;
+    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| format!("likeness-{role}"));
+    let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
+    Resource::builder().with_service_name(name).with_attribute(version).build()
 }

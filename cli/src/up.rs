@@ -7,7 +7,7 @@ use crate::packing::{self, Measuring, Ready};
 use crate::roles::{self, Worker};
 use crate::state_dir::{LockedState, StateDir};
 use crate::{health, models, signals};
-use likeness_coordinator::StoreAddress;
+use likeness_coordinator::{Options, StoreAddress};
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
 use serde::Serialize;
@@ -45,6 +45,8 @@ pub struct Tuning {
     pub drain: Duration,
     /// Render tasks that a sampler holds at the same time.
     pub sampler_slots: usize,
+    /// Whether the coordinator counts what waits, for metrics.
+    pub counts: bool,
 }
 
 #[derive(Serialize)]
@@ -69,7 +71,8 @@ pub async fn serve(
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     up.bucket.remove_unfinished()?; // the locked state says that nobody else writes
     let (token, bucket) = (up.state.token()?, up.bucket.open()?);
-    let options = roles::coordinator_options(up.store, bucket.clone(), &token, up.state.pepper()?, &up.tuning)?;
+    let base = roles::coordinator_options(up.store, bucket.clone(), &token, up.state.pepper()?, &up.tuning)?;
+    let options = Options { counts: up.tuning.counts, ..base };
     let server = Endpoint::from_shared(format!("http://{address}")).map_err(Failure::unexpected)?;
     let Ready { model, plan, .. } = up.ready;
     let held = models::on_the_wire(&model)?;
@@ -148,6 +151,7 @@ impl From<&crate::settings::Settings> for Tuning {
             attempts: settings.attempts,
             drain: settings.drain(),
             sampler_slots: settings.sampler_slots,
+            counts: settings.counts(),
         }
     }
 }

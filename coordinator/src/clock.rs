@@ -17,6 +17,11 @@ impl Timestamp {
     pub(crate) fn millis(self) -> i64 {
         self.0
     }
+
+    /// The time from `earlier` to this; none where that is later.
+    pub(crate) fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
 }
 
 impl Add<Duration> for Timestamp {

@@ -8,11 +8,13 @@ mod access;
 pub mod audit;
 mod bucket;
 mod clock;
+mod counting;
 #[cfg(fuzzing)]
 pub mod fuzzing;
 mod health;
 mod lifecycle;
 mod limits;
+mod metrics;
 mod models;
 mod office;
 mod photos;

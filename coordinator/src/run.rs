@@ -9,15 +9,17 @@ use likeness_proto::v1::admin_server::AdminServer;
 use likeness_proto::v1::avatars_server::AvatarsServer;
 use likeness_proto::v1::workers_server::WorkersServer;
 use likeness_proto::{ModelDigest, Refusal, Secret};
+use likeness_telemetry::rpc::{Ears, Served};
 use object_store::ObjectStore;
 use object_store::signer::Signer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::ServerTlsConfig;
 use uuid::Uuid;
 
-use crate::access::{Gate, Oidc, OidcError, OidcOptions, Pepper, Post, Tokens, WorkerCertificates};
+use crate::access::{Gate, Oidc, OidcError, OidcOptions, Pepper, Post, Tokens, WorkerCertificates, table};
 use crate::audit::Blind;
 use crate::bucket::{Bucket, History};
 use crate::clock::SystemClock;
@@ -27,7 +29,8 @@ use crate::office::Office;
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
-use crate::store::{OpenError, Policy, Store, StoreAddress};
+use crate::store::{OpenError, Policy, Store, StoreAddress, Timed};
+use crate::{counting, metrics};
 
 /// What a coordinator needs to know.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub struct Options {
     pub ready: watch::Sender<bool>,
     /// Calls that are going on may take this long to end after the shutdown began.
     pub drain_grace: Duration,
+    /// Whether it counts what waits, for metrics.
+    pub counts: bool,
 }
 
 impl Options {
@@ -87,6 +92,7 @@ impl Options {
             reflection: false,
             ready: watch::Sender::new(false),
             drain_grace,
+            counts: false,
         }
     }
 }
@@ -132,11 +138,11 @@ async fn live(listener: TcpListener, options: Options, shutdown: CancellationTok
     match &options.store {
         StoreAddress::Sqlite(file) => {
             let store = SqliteStore::open(file, None, policy).await?;
-            live_on(store, listener, options, shutdown).await
+            live_on(Timed(store), listener, options, shutdown).await
         }
         StoreAddress::Postgres(server) => {
             let store = PostgresStore::open(server, None, policy).await?;
-            live_on(store, listener, options, shutdown).await
+            live_on(Timed(store), listener, options, shutdown).await
         }
     }
 }
@@ -152,7 +158,9 @@ async fn live_on<S: Store>(
     let tenants: Vec<_> = options.tokens.tenants().cloned().collect();
     let office = Office::open(store, bucket, options.limits.clone(), &tenants, Uuid::new_v4(), &shutdown).await?;
     let health = tokio::spawn(health::tell(Arc::clone(&office.shared), options.ready.clone()));
+    let counting = options.counts.then(|| tokio::spawn(counting::count(Arc::clone(&office.shared))));
     let served = serve(listener, &options, people, Arc::clone(&office.shared)).await;
+    drop(counting.map(AbortOnDropHandle::new));
     office.close().await;
     health.abort(); // it holds the store that is closed now
     served
@@ -186,14 +194,15 @@ async fn serve<S: Store>(
         let tls = tls.clone().timeout(options.limits.first_call);
         server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
     }
+    let ears = Ears { known: table::is_known, refused: metrics::refused };
     let reflection = options.reflection.then(|| {
         let declared = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
-        declared.build_v1().map(|reflection| post.guard(reflection))
+        declared.build_v1().map(|reflection| Served::by(post.guard(reflection), ears))
     });
     let server = server
-        .add_service(post.guard(avatars))
-        .add_service(post.guard(workers))
-        .add_service(post.guard(AdminServer::new(AdminDesk(gate))))
+        .add_service(Served::by(post.guard(avatars), ears))
+        .add_service(Served::by(post.guard(workers), ears))
+        .add_service(Served::by(post.guard(AdminServer::new(AdminDesk(gate))), ears))
         .add_optional_service(reflection.transpose()?)
         .serve_with_incoming_shutdown(incoming(listener, &options.limits), stop.clone().cancelled_owned());
     let deadline = async {

@@ -8,12 +8,14 @@ use std::vec::IntoIter;
 
 use likeness_diffusion::{BaseModel, Embedding, Look, Picture, Prompt, RenderError, RgbPixels, Shot, Tensor, render};
 use likeness_proto::{ErrorCode, Sha256};
+use likeness_telemetry::metrics::Stopwatch;
 use likeness_worker::WorkError;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     cache::Cache,
     failure::{failed, refused},
+    metrics::METRICS,
 };
 
 /// Contexts kept, 77 × 768 values each in SD 1.5: 15 MB.
@@ -79,9 +81,19 @@ impl Batch {
         self.members.retain(|member| !member.order.drawn.is_closed());
         each(&mut self.members, |member| if (member.order.wanted)() { Ok(()) } else { Err(WorkError::Stopped) });
         self.begin();
+        METRICS.under_way.record(self.under_way() as f64, &[]);
+        let began = Stopwatch::start();
         let step = self.advance();
+        if step.pictures > 0 {
+            began.stop(&METRICS.step, &[]);
+        }
         self.finish();
+        METRICS.under_way.record(self.under_way() as f64, &[]);
         step
+    }
+
+    fn under_way(&self) -> usize {
+        self.members.iter().map(|member| member.under_way.len()).sum()
     }
 
     /// Who came first begins first: a large picture is not kept waiting by small ones that would still fit.
@@ -132,8 +144,11 @@ impl Batch {
                 std::mem::take(&mut member.under_way).into_iter().partition(|(_, picture)| picture.is_done());
             member.under_way = under_way;
             for (place, picture) in done {
+                let began = Stopwatch::start();
                 let pixels = picture.pixels(model).map_err(failed)?;
+                began.stop(&METRICS.decode, &[]);
                 let pixels = pixels.ok_or_else(|| undrawn(RenderError::NotFinite { shot: place }))?;
+                METRICS.images.add(1, &[]);
                 let _ = member.order.drawn.send(Ok((place, pixels))); // nobody listens where the attempt was dropped
             }
             Ok(())

@@ -7,6 +7,7 @@ mod batch;
 mod cache;
 mod engine;
 mod failure;
+mod metrics;
 pub mod picture;
 pub mod prompts;
 mod render;

@@ -13,6 +13,7 @@ mod error;
 mod group;
 mod lesson;
 mod measure;
+mod metrics;
 pub mod optimizer;
 mod pack;
 mod pass;

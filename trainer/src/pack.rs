@@ -1,10 +1,10 @@
 //! The loop over many runs at once: every step is one forward and backward pass for all of them.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use crate::{Learned, Observer, TrainError, group::Crew, run::Run};
+use crate::{Learned, Observer, TrainError, group::Crew, metrics, run::Run};
 
 /// Runs that share their steps. A run may join or leave between any two of them and notices nothing of the others: its
 /// numbers are those it would have alone.
@@ -56,6 +56,7 @@ impl<'a, K> Pack<'a, K> {
     /// Takes part from the next step on. `key` says whose run it is when it ends.
     pub(crate) fn join(&mut self, key: K, run: Run, observer: Box<dyn Observer + 'a>) {
         self.members.push(Member { key, run, observer });
+        metrics::subjects(self.members.len());
         debug!(subjects = self.members.len(), "subject joined the pack");
     }
 
@@ -89,17 +90,25 @@ impl<'a, K> Pack<'a, K> {
         ended.extend(self.evaluate());
         ended.extend(self.settle());
         ended.extend(self.learn());
+        metrics::subjects(self.members.len());
         ended
     }
 
     /// Ranks that have subjects of their own go on with them before the common step.
     fn stretch(&mut self) -> Vec<(K, End)> {
+        let began = Instant::now();
         let told: Vec<_> = self.members.iter().map(|member| member.run.told()).collect();
         let mut runs: Vec<&mut Run> = self.members.iter_mut().map(|member| &mut member.run).collect();
         if let Err(lost) = self.crew.stretch(&mut runs, self.positions) {
             return self.abandon(&lost);
         }
-        self.members.iter_mut().zip(told).for_each(|(member, told)| member.tell_since(told));
+        let (mut steps, mut samples) = (0, 0);
+        for (member, told) in self.members.iter_mut().zip(told) {
+            let made = member.run.since(told).0.len();
+            (steps, samples) = (steps.max(made), samples + made * member.run.batch());
+            member.tell_since(told);
+        }
+        metrics::steps(steps, samples, began.elapsed());
         Vec::new()
     }
 
@@ -134,19 +143,26 @@ impl<'a, K> Pack<'a, K> {
     }
 
     fn learn(&mut self) -> Vec<(K, End)> {
+        let began = Instant::now();
         let asked: Vec<_> = self.members.iter().map(|member| member.run.training()).collect();
+        let samples = asked.iter().map(|ask| ask.samples.len()).sum();
         let mut measured = match self.crew.gradients(&asked, self.positions) {
             Ok(measured) => measured.into_iter(),
             Err(lost) => return self.abandon(&lost),
         };
-        self.each(|Member { run, observer, .. }| {
+        let (made, mut losses) = (usize::from(samples > 0), Vec::with_capacity(asked.len()));
+        let ended = self.each(|Member { run, observer, .. }| {
             if let Some(measured) = measured.next() {
                 let (loss, gradient) = measured?;
+                losses.push(loss);
                 run.apply(loss, &gradient)?;
                 observer.stepped(run.step(), loss);
             }
             Ok(None)
-        })
+        });
+        metrics::steps(made, samples, began.elapsed());
+        metrics::losses(&losses);
+        ended
     }
 
     /// Ends every run, since what measured them is lost.

@@ -83,6 +83,11 @@ impl Run {
         &self.lesson
     }
 
+    /// Samples of a step.
+    pub(crate) fn batch(&self) -> usize {
+        self.lesson.spec().batch_size as usize
+    }
+
     /// How many losses and evaluations there are.
     pub(crate) fn told(&self) -> (usize, usize) {
         (self.losses.len(), self.evaluations.len())

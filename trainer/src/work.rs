@@ -12,7 +12,8 @@ use tokio::sync::Mutex;
 use tracing::{Span, info, warn};
 
 use crate::{
-    Checkpoint, Group, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, run::Run,
+    Checkpoint, Group, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, metrics,
+    run::Run,
 };
 use saver::Saver;
 use watcher::Watcher;
@@ -34,13 +35,15 @@ pub struct Options {
     pub device: Device,
     /// Latent positions that go through the network at once, at most; see [`Packing::positions`].
     pub positions: usize,
+    /// Tasks that it is given at once, at most; for its metrics alone, since whoever leases the tasks sees to it.
+    pub slots: usize,
     /// The ranks that learn together under this trainer; none: this process does by itself.
     pub group: Option<Group>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { device: Device::Cpu, positions: Packing::default().positions, group: None }
+        Self { device: Device::Cpu, positions: Packing::default().positions, slots: 1, group: None }
     }
 }
 
@@ -48,6 +51,7 @@ impl Trainer {
     /// A trainer of subjects on `model`.
     #[must_use]
     pub fn new(model: Arc<BaseModel>, options: Options) -> Self {
+        metrics::slots(options.slots);
         Self {
             model,
             engine: Engine::new(options.positions, options.group.clone()),
@@ -74,6 +78,7 @@ impl Trainer {
         let saver = Saver::start(&task);
         let watcher = Watcher::new(task.clone(), saver.inbox());
         let ended = self.engine.learn(ready.run, Box::new(watcher)).await;
+        metrics::trained(&ended);
         saver.finish().await; // before any later checkpoint, which would otherwise be overtaken
 
         match ended {

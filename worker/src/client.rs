@@ -3,6 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use likeness_proto::{Bearer, ErrorCode, Refusal, Secret, v1::workers_client::WorkersClient};
+use likeness_telemetry::rpc::Asked;
 use tonic::{
     Code, Response, Status,
     body::Body,
@@ -45,7 +46,8 @@ impl Way {
         S::Error: Into<StdError>,
         S::Future: Send + 'static,
     {
-        Self(BoxCloneSyncService::new(service.map_err(|error| Status::from_error(error.into()))))
+        let told = Asked::by(service.map_err(|error| Status::from_error(error.into())));
+        Self(BoxCloneSyncService::new(told))
     }
 
     /// A client that presents `token`, if there is one.

@@ -7,6 +7,7 @@ mod backoff;
 mod bucket;
 mod client;
 mod held;
+mod metrics;
 mod node;
 mod progress;
 mod register;

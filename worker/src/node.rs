@@ -14,6 +14,7 @@ use crate::{
     backoff::Waits,
     client::{CallError, call},
     held::Held,
+    metrics,
     register::{CALL_LIMIT, Link},
     renewals::Renewals,
     reports::{Report, tell},
@@ -80,11 +81,13 @@ async fn live(options: NodeOptions, work: Arc<dyn Work>, shutdown: CancellationT
     let Some(registered) = shutdown.run_until_cancelled(node.link.register_patiently()).await else { return Ok(()) };
     registered?;
     let _ = node.options.registered.set(()); // set already if another node of this process shares it
+    metrics::drained(node.work.kinds().first(), false);
     let renewing = AbortOnDropHandle::new(tokio::spawn(Arc::clone(&node.renewals).run()));
 
     let ended = shutdown.run_until_cancelled(node.lease_forever()).await;
 
     node.drain().await;
+    metrics::drained(node.work.kinds().first(), true);
     drop(renewing);
     match ended {
         Some(Err(refusal)) => Err(refusal.into()),

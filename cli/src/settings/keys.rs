@@ -121,6 +121,22 @@ pub const KEYS: &[Key] = &[
         Some("4"),
         "render tasks that a sampler holds at the same time; their avatars are drawn together as far as the memory goes",
     ),
+    key(
+        "metrics_listen",
+        None,
+        "where coordinator, trainer, sampler and up serve /metrics and /healthz, as 127.0.0.1:9464; default: nowhere",
+    ),
+    key(
+        "metrics_otlp_endpoint",
+        None,
+        "collector that is told of metrics by OTLP, as http://127.0.0.1:4317; default: as OpenTelemetry's own variables say",
+    ),
+    key(
+        "tracing_otlp_endpoint",
+        None,
+        "collector that is told of traces by OTLP, as http://127.0.0.1:4317; default: as OpenTelemetry's own variables say",
+    ),
+    key("otlp_protocol", Some("grpc"), "grpc, or http/protobuf: how collectors are told"),
     key("name", None, "the worker's name; default: its role"),
     key("ranks", Some("1"), "devices of a trainer that share its steps, a rank each; on the CPU they share the model"),
     key(

@@ -16,6 +16,16 @@ const PREFIX: &str = "LIKENESS";
 const LEADER_WORKER_SET: [(&str, &str); 3] =
     [("LWS_LEADER_ADDRESS", "group_leader"), ("LWS_GROUP_SIZE", "group_size"), ("LWS_WORKER_INDEX", "group_index")];
 
+/// What OpenTelemetry's own variables say, and the setting whose default it is. The first that is set counts.
+const OPEN_TELEMETRY: [(&str, &str); 6] = [
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "tracing_otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "tracing_otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "metrics_otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "metrics_otlp_endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "otlp_protocol"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "otlp_protocol"),
+];
+
 /// What the layers are made of.
 #[derive(Clone, Debug, Default)]
 pub struct Sources {
@@ -96,7 +106,7 @@ fn overlay(below: &mut Layer, above: Layer) -> Result<(), Failure> {
 fn defaults(environment: &Map<String, String>) -> Layer {
     let state = default_state(environment);
     let known = KEYS.iter().filter_map(|key| Some((key.name, key.default?.to_owned())));
-    let told = LEADER_WORKER_SET.iter().filter_map(|(variable, name)| {
+    let told = LEADER_WORKER_SET.iter().chain(OPEN_TELEMETRY.iter().rev()).filter_map(|(variable, name)| {
         let text = environment.get(*variable).filter(|value| !value.is_empty())?;
         let value = Value::new(Some(&(*variable).to_owned()), ValueKind::String(text.clone()));
         Some((*name, (value, Origin::Environment((*variable).to_owned()))))

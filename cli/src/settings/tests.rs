@@ -68,6 +68,29 @@ fn each_layer_wins_over_the_ones_below() {
 }
 
 #[test]
+fn variables_of_open_telemetry_say_where_a_collector_is_unless_something_else_does() {
+    let case = Case::new().variable("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+    let case = case.variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://tempo:4318");
+    let case = case.variable("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf");
+    let settings = case.resolve().settings;
+    assert_eq!(settings.tracing_otlp_endpoint.as_deref(), Some("http://tempo:4318"));
+    assert_eq!(settings.metrics_otlp_endpoint.as_deref(), Some("http://collector:4318"));
+    assert_eq!(settings.otlp_protocol, OtlpProtocol::Http);
+    let own = case.variable("LIKENESS__TRACING_OTLP_ENDPOINT", "http://own:4317").flag("otlp_protocol", "grpc");
+    let settings = own.resolve().settings;
+    assert_eq!(settings.tracing_otlp_endpoint.as_deref(), Some("http://own:4317"));
+    assert_eq!(settings.otlp_protocol, OtlpProtocol::Grpc);
+}
+
+#[test]
+fn a_collector_is_an_url() {
+    for endpoint in ["collector:4317", "http://", "grpc://collector:4317"] {
+        let failure = Case::new().flag("tracing_otlp_endpoint", endpoint).refusal();
+        assert!(failure.exit == Exit::Setting && failure.message.contains(endpoint), "{failure}");
+    }
+}
+
+#[test]
 fn a_leader_worker_set_says_what_a_node_is_unless_something_else_does() {
     let case = Case::new().variable("LWS_LEADER_ADDRESS", "trainer-0.group").variable("LWS_GROUP_SIZE", "4");
     let case = case.variable("LWS_WORKER_INDEX", "3");

@@ -6,7 +6,7 @@ mod gate;
 mod guard;
 mod keys;
 mod oidc;
-mod table;
+pub(crate) mod table;
 mod watched;
 
 #[cfg(test)]

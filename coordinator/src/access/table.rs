@@ -56,6 +56,11 @@ pub(super) const TABLE: &[(&str, &[Role], Shape)] = &[
 /// end with its questions.
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
+/// Whether there is a method of this path.
+pub(crate) fn is_known(path: &str) -> bool {
+    path == REFLECTION || TABLE.iter().any(|(method, ..)| *method == path)
+}
+
 /// The roles that may call the method of this path (none: nobody), and how it goes.
 pub(super) fn method(path: &str) -> (&'static [Role], Shape) {
     if path == REFLECTION {

@@ -13,6 +13,7 @@ use tonic::Streaming;
 use super::{Shared, shutting_down};
 use crate::audit::Actor;
 use crate::limits::Limits;
+use crate::metrics;
 use crate::photos::{Batch, Picture};
 use crate::store::{Store, UPLOAD_LIMIT, Upload};
 
@@ -114,6 +115,7 @@ async fn file(
             }
             Some(Part::Chunk(chunk)) => {
                 received += chunk.len() as u64;
+                metrics::uploaded(chunk.len());
                 if received > size {
                     return Err(Refusal::invalid(format!("photo {name:?} has more than the {size} bytes announced")));
                 }

@@ -11,6 +11,7 @@ use tonic::Status;
 
 use super::{Shared, shutting_down};
 use crate::lifecycle::JobState;
+use crate::metrics;
 use crate::store::Store;
 
 /// Streams the job. While the watcher is slow, changes run together: it always gets the newest.
@@ -23,6 +24,7 @@ pub(super) async fn watch<S: Store>(
     let mut job = shared.store.job(&tenant, id).await?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
+        let _watch = metrics::watch();
         loop {
             let (revision, ended) = (job.revision, JobState::decode(job.state).is_none_or(JobState::ended));
             if sender.send(Ok(job)).await.is_err() || ended {

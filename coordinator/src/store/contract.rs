@@ -1,6 +1,7 @@
 //! What every engine must do, in clauses. [`contract!`] turns an [`Engine`] into its tests.
 
 mod audit;
+mod census;
 mod garbage;
 mod jobs;
 mod leases;
@@ -10,6 +11,7 @@ pub(crate) mod tampering;
 mod training;
 
 pub(crate) use audit::*;
+pub(crate) use census::*;
 pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
@@ -358,6 +360,8 @@ macro_rules! contract {
             a_tenant_held_back_by_its_limit_has_no_claim_on_what_others_got,
             a_tenant_queues_no_more_jobs_than_it_may,
             a_tenant_stores_no_more_than_it_may,
+            what_waits_is_counted_and_so_is_who_works,
+            a_task_waits_from_when_it_became_ready,
         }
     };
 }

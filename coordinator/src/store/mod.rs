@@ -2,6 +2,7 @@
 //! are in `contract`, written for any engine.
 
 mod address;
+mod census;
 mod contenders;
 mod faults;
 // Both engines compile the queries in `sql`, each over its own types: see ARCHITECTURE.md.
@@ -10,6 +11,7 @@ pub(crate) mod postgres;
 mod signals;
 #[allow(clippy::duplicate_mod)]
 pub(crate) mod sqlite;
+mod timed;
 
 #[cfg(test)]
 mod contract;
@@ -31,7 +33,9 @@ use crate::audit::{Actor, Blind, Point};
 use crate::clock::Timestamp;
 
 pub use address::{NoStore, OpenError, StoreAddress};
+pub(crate) use census::{Census, Class, Presence};
 pub(crate) use signals::{Signal, Signals};
+pub(crate) use timed::Timed;
 
 /// How a store hands out work, and names things where no name may stand.
 #[derive(Clone, Debug)]
@@ -322,6 +326,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn release(&self, release: &Release) -> impl Answer<()>;
     /// Takes back leases and uploads that have run out.
     fn expire(&self) -> impl Answer<()>;
+    /// What the fleet is at. Takes longer the more tasks wait.
+    fn census(&self) -> impl Answer<Census>;
 }
 
 /// What a store's methods answer.

@@ -11,7 +11,7 @@ use super::{
     share::{Means, Task},
 };
 use crate::{
-    TrainError,
+    TrainError, metrics,
     pass::{self, Ask},
     run::Run,
 };
@@ -46,7 +46,10 @@ impl Crew {
     /// The group's ranks, where there is one.
     pub(crate) fn new(group: Option<Group>) -> Self {
         match group {
-            None => Self::Alone,
+            None => {
+                metrics::ranks(1);
+                Self::Alone
+            }
             Some(group) => Self::Ranks(Box::new(Led::new(group))),
         }
     }
@@ -76,6 +79,7 @@ impl Crew {
         {
             warn!(%error, "group lost while idle, it is formed again");
             led.lead = None;
+            metrics::ranks(0);
         }
     }
 
@@ -138,6 +142,7 @@ impl Led {
                 match lead.rehearse() {
                     Ok(seconds) => {
                         info!(ranks = lead.size(), exchange_ms = 1e3 * seconds, "ranks begin to follow");
+                        metrics::ranks(lead.size());
                         (self.exchange, self.lead) = (seconds, Some(lead));
                     }
                     Err(error) => warn!(%error, "group lost as soon as it stood, it is formed again"),
@@ -188,6 +193,7 @@ impl Led {
 
     fn lose(&mut self, error: &TrainError) {
         warn!(%error, "group lost, it is formed again");
+        metrics::ranks(0);
         self.lead = None;
         self.chosen.0.clear();
     }

@@ -1,11 +1,13 @@
 //! Which rank measures which samples, and the one sum that makes subjects' means of what all have measured.
 
 use candle_core::bail;
+use likeness_telemetry::metrics::Stopwatch;
 use tracing::warn;
 
 use super::place::{Load, Placement};
 use crate::{
     collective::{Collective, CollectiveError},
+    metrics,
     pass::{self, Ask},
 };
 
@@ -44,7 +46,9 @@ pub(super) fn measure(end: &mut dyn Collective, asked: &[Ask<'_>], task: Task) -
             }
         }
     }
+    let began = Stopwatch::start();
     end.all_reduce_sum(&mut sums)?;
+    metrics::all_reduced(began);
 
     let mut rest = &sums[1..];
     let mut take = |length: usize| {

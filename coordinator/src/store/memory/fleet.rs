@@ -42,6 +42,7 @@ impl Tables {
 
 impl Writing<'_> {
     pub(super) fn register(&mut self, registration: &Registration) -> Result<()> {
+        self.t.seen.insert(registration.incarnation, self.now);
         let before = self.t.workers.insert(registration.worker.clone(), Arc::new(registration.clone()));
         if let Some(gone) = before.map(|before| before.incarnation).filter(|gone| *gone != registration.incarnation) {
             let held = self.t.leased(|lease| lease.holder == gone);
@@ -56,6 +57,7 @@ impl Writing<'_> {
             let message = format!("worker incarnation {} is not registered, or another took its name", ask.incarnation);
             return Err(Refusal::new(ErrorCode::UnknownWorker, message).into());
         };
+        self.t.seen.insert(ask.incarnation, self.now);
         let (mut kinds, mut grants) = (ask.kinds.clone(), Vec::new());
         // Those first that bring a subject nearest to its end.
         kinds.sort_unstable_by_key(|kind| std::cmp::Reverse(kind.encode()));

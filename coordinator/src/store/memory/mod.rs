@@ -1,6 +1,7 @@
 //! A store in memory, for tests: it keeps the contract, takes its time and ids from the test, and has weather: what befalls
 //! transactions on their way. Any number of stores are opened on one [`Database`], which outlives them.
 
+mod census;
 mod fleet;
 mod people;
 mod shares;
@@ -22,8 +23,8 @@ use self::tables::{Tables, Writing};
 use super::contract::{Engine, contract};
 use super::signals::Others;
 use super::{
-    Cause, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant, Terms,
-    TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant,
+    Terms, TermsChange, Upload,
 };
 use crate::audit::{Actor, Entry};
 use crate::clock::{Clock, Timestamp};
@@ -363,6 +364,10 @@ impl Store for Memory {
 
     async fn expire(&self) -> Result<()> {
         self.write("expire", |w| w.expire()).await
+    }
+
+    async fn census(&self) -> Result<Census> {
+        self.read("census", |t, now| Ok(t.census(now))).await
     }
 }
 

@@ -365,6 +365,7 @@ impl Writing<'_> {
                 work: Arc::new(work),
                 model,
                 queued_at,
+                ready_at: queued_at,
                 shots,
                 cost,
                 priority,

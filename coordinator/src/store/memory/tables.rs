@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use likeness_proto::v1;
-use likeness_proto::{JobId, ModelDigest, ObjectKey, ObjectRef, Registration, Sha256, SubjectName, TaskId, TenantId};
+use likeness_proto::{
+    Incarnation, JobId, ModelDigest, ObjectKey, ObjectRef, Registration, Sha256, SubjectName, TaskId, TenantId,
+};
 use uuid::Uuid;
 
 use super::Result;
@@ -69,6 +71,8 @@ pub(super) struct TaskRow {
     pub(super) work: Arc<v1::Grant>,
     pub(super) model: ModelDigest,
     pub(super) queued_at: Timestamp,
+    /// When it last became ready.
+    pub(super) ready_at: Timestamp,
     pub(super) shots: u32,
     pub(super) cost: u32,
     pub(super) priority: i32,
@@ -94,6 +98,8 @@ pub(super) struct Tables {
     pub(super) courses: BTreeMap<Place, Arc<CourseRow>>,
     pub(super) tasks: BTreeMap<TaskId, Place>,
     pub(super) workers: BTreeMap<String, Arc<Registration>>,
+    /// When they last asked for work.
+    pub(super) seen: BTreeMap<Incarnation, Timestamp>,
     pub(super) tenants: BTreeMap<TenantId, Tenant>,
     pub(super) api_keys: BTreeMap<String, Key>,
     pub(super) turns: BTreeMap<String, (Uuid, Timestamp)>,
@@ -216,12 +222,15 @@ impl<'a> Writing<'a> {
 
     /// Does what effects ask for; nobody watches.
     pub(super) fn heed(&mut self, place: &Place, effects: &[Effect]) {
+        let now = self.now;
         for effect in effects {
             match effect {
                 // Avatars under way count only as long as somebody draws them.
                 Effect::Save(id) => {
                     let row = self.row(place);
                     let index = row.index(*id).expect("an effect names a task of the course");
+                    row.tasks[index].ready_at =
+                        if row.course.tasks[index].state == TaskState::Ready { now } else { row.tasks[index].ready_at };
                     let leased = matches!(row.course.tasks[index].state, TaskState::Leased(_));
                     row.tasks[index].drawn = if leased { row.tasks[index].drawn } else { 0 };
                     if row.course.tasks[index].state == TaskState::Ready {

@@ -141,8 +141,9 @@ async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) 
     };
     // Avatars under way count only as long as somebody draws them.
     sqlx::query(
-        "UPDATE tasks SET state = $1, grants = $2, strikes = $3, holder = $4, lease_ends = $5, drawn = CASE WHEN $6 THEN drawn ELSE 0 END
-         WHERE tenant = $7 AND id = $8",
+        "UPDATE tasks SET state = $1, grants = $2, strikes = $3, holder = $4, lease_ends = $5,
+             drawn = CASE WHEN $6 THEN drawn ELSE 0 END, ready_at = coalesce($7, ready_at)
+         WHERE tenant = $8 AND id = $9",
     )
     .bind(state)
     .bind(task.grants as i64)
@@ -150,6 +151,7 @@ async fn save_task(w: &mut Writing, place: &Place, course: &Course, id: TaskId) 
     .bind(lease.map(|lease| lease.holder.to_string()))
     .bind(lease.map(|lease| lease.until.millis()))
     .bind(lease.is_some())
+    .bind(matches!(task.state, TaskState::Ready).then_some(w.now.millis()))
     .bind(place.tenant.as_str())
     .bind(id.to_string())
     .execute(&mut *w.tx)
@@ -246,18 +248,21 @@ async fn roll_up_one(w: &mut Writing, tenant: &TenantId, job: JobId) -> Result<(
         .await?;
     let states = states.into_iter().map(|state| known("job_subjects.state", SubjectState::decode(state)));
     let state = JobState::of(&states.collect::<Result<Vec<_>>>()?);
-    sqlx::query(
+    let ended_at: Option<i64> = sqlx::query_scalar(
         "UPDATE jobs SET revision = revision + 1, state = CASE WHEN ended_at IS NULL THEN $1 ELSE state END,
              ended_at = coalesce(ended_at, CASE WHEN $2 THEN $3 END)
-         WHERE tenant = $4 AND id = $5",
+         WHERE tenant = $4 AND id = $5 RETURNING ended_at",
     )
     .bind(state.encode())
     .bind(state.ended())
     .bind(w.now.millis())
     .bind(tenant.as_str())
     .bind(job.to_string())
-    .execute(&mut *w.tx)
+    .fetch_one(&mut *w.tx)
     .await?;
+    if ended_at == Some(w.now.millis()) {
+        w.tally.jobs.push(state);
+    }
     w.tell(Signal::Job(job));
     Ok(())
 }

@@ -14,12 +14,16 @@ use sqlx::{Pool, Transaction};
 use uuid::Uuid;
 
 use super::dialect::{self, Connection, Db};
-use super::{Result, courses, erasures, fleet, jobs, keys, losses, reports, shares, subjects, submit, tenants, upkeep};
+use super::{
+    Result, census, courses, erasures, fleet, jobs, keys, losses, reports, shares, subjects, submit, tenants, upkeep,
+};
 use crate::audit::Actor;
 use crate::clock::{Clock, Timestamp};
+use crate::lifecycle::JobState;
+use crate::metrics::{self, Attempt};
 use crate::store::{
-    Cause, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant, Terms,
-    TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant,
+    Terms, TermsChange, Upload,
 };
 
 /// A store in a database of the dialect.
@@ -48,6 +52,22 @@ pub(in crate::store) struct Writing {
     pub(super) readied: BTreeMap<(TenantId, JobId, TaskKind), TaskId>,
     /// Tenants of which a task may have stopped running.
     pub(super) freed: BTreeSet<TenantId>,
+    /// What is counted once it is committed.
+    pub(super) tally: Tally,
+}
+
+/// What a transaction ends.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Tally {
+    pub(super) attempts: Vec<Attempt>,
+    pub(super) jobs: Vec<JobState>,
+}
+
+impl Tally {
+    fn count(self) {
+        self.attempts.into_iter().for_each(metrics::attempt);
+        self.jobs.into_iter().for_each(metrics::job_ended);
+    }
 }
 
 impl Writing {
@@ -100,8 +120,8 @@ impl Engine {
         let tx = self.writer.acquire().await?;
         let now = Timestamp::from_millis(0);
         let (policy, signals) = (self.policy.clone(), Vec::new());
-        let (touched, readied, freed) = Default::default();
-        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched, readied, freed };
+        let (touched, readied, freed, tally) = Default::default();
+        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched, readied, freed, tally };
         sqlx::query(dialect::BEGIN).execute(&mut *writing.tx).await?;
         // Read after SQLite's lock is held, so that later transactions have later times.
         writing.now = self.now(&mut writing.tx).await?;
@@ -120,6 +140,7 @@ impl Engine {
         let signals = Arc::clone(&self.signals);
         let committing = tokio::spawn(async move {
             writing.end("COMMIT").await?;
+            std::mem::take(&mut writing.tally).count();
             std::mem::take(&mut writing.signals).into_iter().for_each(|signal| signals.send(signal));
             Ok(())
         });
@@ -367,5 +388,11 @@ impl Store for Engine {
 
     async fn expire(&self) -> Result<()> {
         write!(self, reports::expire)
+    }
+
+    async fn census(&self) -> Result<Census> {
+        let mut snapshot = self.read().await?;
+        let now = self.now(&mut snapshot).await?;
+        census::count(&mut snapshot, now).await
     }
 }

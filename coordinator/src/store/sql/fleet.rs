@@ -11,7 +11,7 @@ use prost::Message;
 use super::courses::{self, Place};
 use super::rows::{known, parsed, record};
 use super::shares::{self, Queue};
-use super::{Connection, Result, Writing, dialect, reports};
+use super::{Connection, Result, Writing, census, dialect, reports};
 use crate::lifecycle::{Event, Lease, Task};
 use crate::store::{Reach, StoreError};
 
@@ -33,12 +33,13 @@ pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Re
         ..Default::default()
     };
     sqlx::query(
-        "INSERT INTO workers (name, incarnation, record) VALUES ($1, $2, $3)
-         ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, record = excluded.record",
+        "INSERT INTO workers (name, incarnation, record, seen_at) VALUES ($1, $2, $3, $4)
+         ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, record = excluded.record, seen_at = excluded.seen_at",
     )
     .bind(&registration.worker)
     .bind(registration.incarnation.to_string())
     .bind(record.encode_to_vec())
+    .bind(w.now.millis())
     .execute(&mut *w.tx)
     .await?;
     Ok(())
@@ -62,14 +63,15 @@ fn models_of(stored: &[u8]) -> Result<Vec<BaseModel>> {
 }
 
 pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
-    let worker: Option<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers WHERE incarnation = $1")
+    let worker: Option<(Vec<u8>, i64)> = sqlx::query_as("SELECT record, seen_at FROM workers WHERE incarnation = $1")
         .bind(ask.incarnation.to_string())
         .fetch_optional(&mut *w.tx)
         .await?;
-    let Some(worker) = worker else {
+    let Some((worker, seen_at)) = worker else {
         let message = format!("worker incarnation {} is not registered, or another took its name", ask.incarnation);
         return Err(Refusal::new(ErrorCode::UnknownWorker, message).into());
     };
+    census::seen(w, ask.incarnation, seen_at).await?;
     let models = models_of(&worker)?;
     let mut grants = Vec::new();
     let ready = ready(w, ask, &models).await?;

@@ -2,6 +2,7 @@
 //! compiled over its own connection type, and supplies `dialect`: the few statements that are not the same.
 
 mod audit;
+mod census;
 mod courses;
 mod engine;
 mod erasures;

@@ -11,7 +11,8 @@ use prost::Message;
 use super::courses::{self, Place};
 use super::rows::parsed;
 use super::{Connection, Result, Writing, dialect, fleet, losses, results, shares};
-use crate::lifecycle::{Course, Effect, Event, Refused, Report};
+use crate::lifecycle::{Course, Effect, Event, Refused, Report, TaskState};
+use crate::metrics::{Attempt, Outcome};
 use crate::store::{Reach, refusals};
 
 pub(super) async fn outputs(tx: &mut Connection, lease: LeaseId) -> Result<Prefix> {
@@ -128,6 +129,7 @@ pub(super) async fn complete(w: &mut Writing, completion: &Completion) -> Result
     if !effects.contains(&Effect::Publish(lease.task)) {
         return Ok(()); // repeated
     }
+    count(w, &course, lease.task, Outcome::Completed);
     let mut progress = courses::progress(&mut w.tx, &place).await?;
     let subject = place.subject.to_string();
     progress
@@ -145,6 +147,7 @@ pub(super) async fn fail(w: &mut Writing, failure: &Failure) -> Result<()> {
     if effects.is_empty() {
         return Ok(()); // repeated
     }
+    count(w, &course, lease.task, Outcome::Failed);
     failed(w, &place, &course, lease.task, error, &effects).await
 }
 
@@ -152,8 +155,16 @@ pub(super) async fn release(w: &mut Writing, release: &Release) -> Result<()> {
     let (place, mut course) = find(w, release.lease, Reach::Own).await?;
     let by = Report { holder: release.incarnation, fence: release.lease.fence };
     let effects = apply(w, &mut course, release.lease, Event::Released(by))?;
+    count(w, &course, release.lease.task, Outcome::Released);
     let mut progress = courses::progress(&mut w.tx, &place).await?;
     courses::settle(w, &place, &course, &effects, &mut progress).await
+}
+
+/// Counts the end of an attempt, once it is committed.
+fn count(w: &mut Writing, course: &Course, task: TaskId, outcome: Outcome) {
+    if let Some(task) = course.tasks.iter().find(|candidate| candidate.id == task) {
+        w.tally.attempts.push(Attempt { kind: task.kind, outcome, dead: task.state == TaskState::Dead });
+    }
 }
 
 async fn find(w: &mut Writing, lease: LeaseId, reach: Reach) -> Result<(Place, Course)> {
@@ -189,7 +200,7 @@ pub(super) async fn abandon(w: &mut Writing, gone: Incarnation) -> Result<()> {
         .bind(gone.to_string())
         .fetch_all(&mut *w.tx)
         .await?;
-    take_back(w, held, Event::Abandoned(gone)).await
+    take_back(w, held, Event::Abandoned(gone), Outcome::Abandoned).await
 }
 
 pub(super) async fn expire(w: &mut Writing) -> Result<()> {
@@ -197,7 +208,7 @@ pub(super) async fn expire(w: &mut Writing) -> Result<()> {
         .bind(w.now.millis())
         .fetch_all(&mut *w.tx)
         .await?;
-    take_back(w, lapsed, Event::Lapsed).await?;
+    take_back(w, lapsed, Event::Lapsed, Outcome::Expired).await?;
     let late: Vec<(String, String)> =
         sqlx::query_as("DELETE FROM uploads WHERE deadline <= $1 RETURNING tenant, subject")
             .bind(w.now.millis())
@@ -210,7 +221,7 @@ pub(super) async fn expire(w: &mut Writing) -> Result<()> {
     shares::tidy(w).await
 }
 
-async fn take_back(w: &mut Writing, tasks: Vec<String>, event: Event) -> Result<()> {
+async fn take_back(w: &mut Writing, tasks: Vec<String>, event: Event, outcome: Outcome) -> Result<()> {
     let mut lost = Vec::with_capacity(tasks.len());
     for id in tasks {
         let task = parsed("tasks.id", &id)?;
@@ -223,6 +234,7 @@ async fn take_back(w: &mut Writing, tasks: Vec<String>, event: Event) -> Result<
         // An earlier task of the list may have ended this one's subject, and somebody else may have been first.
         let Ok(effects) = course.apply(w.now, task, event) else { continue };
         tracing::warn!(job = %place.job, %task, "lease lost, task taken back");
+        count(w, &course, task, outcome);
         failed(w, &place, &course, task, &courses::lost(), &effects).await?;
     }
     Ok(())
