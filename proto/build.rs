@@ -7,7 +7,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=likeness");
     let mut descriptors = protox::compile(protos, ["."])?;
     // Payloads of collective calls are passed on, not copied.
-    let config = tonic_prost_build::configure().bytes(".likeness.v1.RankPart").bytes(".likeness.v1.JoinResponse");
+    let config = tonic_prost_build::configure()
+        .codec_path("crate::codec::Codec")
+        .bytes(".likeness.v1.RankPart")
+        .bytes(".likeness.v1.JoinResponse");
     config.compile_fds(descriptors.clone())?;
     // Comments are for those who read the protos.
     descriptors.file.iter_mut().for_each(|file| file.source_code_info = None);

@@ -5,6 +5,7 @@
 //! be half filled.
 
 mod check;
+mod codec;
 mod fleet;
 mod grant;
 mod ids;
