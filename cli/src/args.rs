@@ -175,6 +175,16 @@ pub enum Command {
     Config,
     /// Show the version
     Version,
+    /// Print what makes a shell complete commands and flags: `source <(likeness completions bash)`
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write a man page for every command
+    Man {
+        /// Folder to write them to; made if needed
+        dir: PathBuf,
+    },
     /// List the exit codes
     #[command(after_help = exit::table())]
     ExitCodes,

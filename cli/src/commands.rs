@@ -6,6 +6,7 @@ mod doctor;
 mod embedding;
 mod fetch;
 mod jobs;
+mod manual;
 pub(crate) mod meta;
 mod render;
 mod subjects;
@@ -59,7 +60,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Coordinator(_) => roles::coordinator(context).await,
         Command::Trainer(_) => roles::trainer(context).await,
         Command::Sampler(_) => roles::sampler(context).await,
-        Command::Doctor => doctor::command(context),
+        Command::Doctor => doctor::command(context).await,
         Command::Submit(args) => submit::command(context, &args).await,
         Command::Watch(job) => jobs::watch_job(context, &job.job).await,
         Command::List { limit } => jobs::list(context, limit).await,
@@ -81,6 +82,8 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Audit { command } => audit::command(context, command).await,
         Command::Config => meta::config(context),
         Command::Version => meta::version(context),
+        Command::Completions { shell } => manual::completions(context, shell),
+        Command::Man { dir } => manual::pages(&dir),
         Command::ExitCodes => meta::exit_codes(context),
     }
 }

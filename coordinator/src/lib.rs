@@ -30,4 +30,4 @@ pub use bucket::{History, Relic, RelicKind};
 pub use limits::Limits;
 pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
 pub use run::{CoordinatorError, Options, run};
-pub use store::{NoStore, OpenError, StoreAddress};
+pub use store::{Found, NoStore, OpenError, StoreAddress, look};

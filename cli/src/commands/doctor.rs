@@ -1,15 +1,18 @@
-//! What this program finds on its machine: whether it can do what its settings ask for, and what to do where it cannot.
+//! What this program finds on its machine and where it has to reach: whether it can do what its settings ask for, and what to do
+//! where it cannot.
+
+mod machine;
+mod places;
 
 use super::Context;
-use crate::device::{self, DeviceWish};
+use crate::build;
+use crate::device::DeviceWish;
 use crate::exit::{Exit, Failure};
 use crate::output::columns;
-use crate::settings::Settings;
-use crate::{build, bundle, memory, models};
 use serde::Serialize;
 
-/// Devices that are looked for.
-const MOST_DEVICES: usize = 64;
+/// What was found, in a sentence; or what is wrong and what to do about it.
+type Finding = Result<String, String>;
 
 #[derive(Debug, Serialize)]
 struct Report {
@@ -34,19 +37,27 @@ struct Check {
 ///
 /// # Errors
 /// That of the first check that failed and is needed.
-pub(super) fn command(context: &Context) -> Result<(), Failure> {
+pub(super) async fn command(context: &Context) -> Result<(), Failure> {
     let settings = &context.settings;
     let on_gpu = matches!(settings.device, DeviceWish::Cuda(_));
+    let weights = machine::weights(settings);
+    let memory = machine::memory(weights);
+    let model = machine::model(settings, memory.is_ok());
+    let (bucket, bucket_clock) = places::bucket(settings).await;
+    let (store, store_clock) = places::store(settings).await;
     let checks = vec![
-        Check::of("memory", true, Exit::Unexpected, free_memory()),
-        Check::of("cuda", on_gpu, Exit::Device, gpus(settings)),
-        Check::of("nccl", on_gpu && settings.ranks * settings.group_size > 1, Exit::Device, nccl()),
-        Check::of("model", true, Exit::Model, model(settings)),
+        Check::of("memory", true, Exit::Unexpected, memory),
+        Check::of("driver", on_gpu, Exit::Device, machine::driver()),
+        Check::of("cuda", on_gpu, Exit::Device, machine::gpus(settings, weights)),
+        Check::of("nccl", on_gpu && settings.ranks * settings.group_size > 1, Exit::Device, machine::nccl()),
+        Check::of("model", true, Exit::Model, model),
+        Check::of("bucket", true, Exit::Bucket, bucket),
+        Check::of("store", true, Exit::State, store),
+        Check::of("clock", true, Exit::Unexpected, places::clock([store_clock, bucket_clock])),
     ];
     let report = Report { version: env!("CARGO_PKG_VERSION"), features: build::features(), checks };
     context.format.print(&report, |report| {
-        let line =
-            |check: &Check| [check.name, if check.ok { "ok" } else { "missing" }, &check.says].map(str::to_owned);
+        let line = |check: &Check| [check.name, check.word(), &check.says].map(str::to_owned);
         columns(&report.checks.iter().map(line).collect::<Vec<_>>())
     })?;
     match report.checks.into_iter().find(|check| check.needed && !check.ok) {
@@ -56,49 +67,16 @@ pub(super) fn command(context: &Context) -> Result<(), Failure> {
 }
 
 impl Check {
-    fn of(name: &'static str, needed: bool, exit: Exit, found: Result<String, String>) -> Self {
+    fn of(name: &'static str, needed: bool, exit: Exit, found: Finding) -> Self {
         let ok = found.is_ok();
         Self { name, ok, needed, says: found.unwrap_or_else(|why| why), exit }
     }
-}
 
-fn free_memory() -> Result<String, String> {
-    match memory::within_reach() {
-        Some(bytes) => Ok(format!("{} MiB are within reach", bytes >> 20)),
-        None => Ok("this system does not say how much there is".to_owned()),
+    fn word(&self) -> &'static str {
+        match (self.ok, self.needed) {
+            (true, _) => "ok",
+            (false, true) => "WRONG",
+            (false, false) => "not here",
+        }
     }
-}
-
-/// The GPUs from the first that the settings name on.
-fn gpus(settings: &Settings) -> Result<String, String> {
-    let first = match settings.device {
-        DeviceWish::Cpu => 0,
-        DeviceWish::Cuda(first) => first,
-    };
-    device::cuda(first)?;
-    let count = (first + 1..first + MOST_DEVICES).take_while(|number| device::cuda(*number).is_ok()).count() + 1;
-    match settings.device {
-        DeviceWish::Cuda(_) if count < settings.ranks => Err(format!(
-            "there are {count} GPUs from cuda:{first} on, ranks is {}; set ranks to {count}",
-            settings.ranks
-        )),
-        _ => Ok(format!("{count} GPUs from cuda:{first} on")),
-    }
-}
-
-#[cfg(feature = "nccl")]
-fn nccl() -> Result<String, String> {
-    let id = likeness_trainer::collective::new_id()?;
-    Ok(format!("NCCL handed out the id {}…", hex::encode(&id[..8])))
-}
-
-#[cfg(not(feature = "nccl"))]
-fn nccl() -> Result<String, String> {
-    Err("this program was built without NCCL; take the CUDA image, or build with --features nccl".to_owned())
-}
-
-fn model(settings: &Settings) -> Result<String, String> {
-    let dir = bundle::model_dir(settings.model.as_deref()).map_err(|failure| failure.message)?;
-    let model = models::load(&settings.on_cpu()).map_err(|failure| failure.message)?;
-    Ok(format!("{} is whole: {}", dir.display(), model.digest))
 }

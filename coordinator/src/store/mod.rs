@@ -5,6 +5,7 @@ mod address;
 mod census;
 mod contenders;
 mod faults;
+mod look;
 // Both engines compile the queries in `sql`, each over its own types: see ARCHITECTURE.md.
 #[allow(clippy::duplicate_mod)]
 pub(crate) mod postgres;
@@ -34,6 +35,7 @@ use crate::clock::Timestamp;
 
 pub use address::{NoStore, OpenError, StoreAddress};
 pub(crate) use census::{Census, Class, Presence};
+pub use look::{Found, look};
 pub(crate) use signals::{Signal, Signals};
 pub(crate) use timed::Timed;
 

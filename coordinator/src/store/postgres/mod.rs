@@ -10,5 +10,6 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use open::newest;
 pub(crate) use sql::Engine as PostgresStore;
 pub(crate) use sql::audit_after;

@@ -15,6 +15,11 @@ use crate::store::{OpenError, Policy};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/postgres");
 
+/// The newest migration of this release.
+pub(crate) fn newest() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
 /// How long a call may wait for a connection.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// What the server gives a session. A coordinator that hangs in the middle of a transaction must not hold its locks for good.

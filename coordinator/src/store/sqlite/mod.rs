@@ -8,5 +8,6 @@ mod sql;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use open::{newest, sort};
 pub(crate) use sql::Engine as SqliteStore;
 pub(crate) use sql::audit_after;

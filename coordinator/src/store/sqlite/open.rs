@@ -16,6 +16,11 @@ use crate::store::{OpenError, Policy, Signals};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations/sqlite");
 
+/// The newest migration of this release.
+pub(crate) fn newest() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default()
+}
+
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl SqliteStore {
@@ -69,7 +74,7 @@ fn from_migration(path: &Path, error: MigrateError) -> OpenError {
 }
 
 /// Tells damage from a file that is only out of reach.
-fn sort(path: &Path, error: sqlx::Error) -> OpenError {
+pub(crate) fn sort(path: &Path, error: sqlx::Error) -> OpenError {
     const CORRUPT: i64 = 11;
     const NOT_A_DATABASE: i64 = 26;
     let path = path.to_owned();
