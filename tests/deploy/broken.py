@@ -170,8 +170,21 @@ def a_service_of_nobody(docs):
     named(docs, "Service", "likeness-coordinator")["spec"]["selector"]["app.kubernetes.io/component"] = "coordinators"
 
 
+def another_rule(docs):
+    named(docs, "PrometheusRule", "likeness")["spec"]["groups"][0]["rules"][0]["expr"] = "vector(1)"
+
+
 def a_scaler_of_nothing(docs):
     named(docs, "ScaledObject", "likeness-sampler")["spec"]["scaleTargetRef"]["name"] = "likeness-samplers"
+
+
+def a_scaler_by_what_nobody_tells(docs):
+    trigger = named(docs, "ScaledObject", "likeness-sampler")["spec"]["triggers"][0]["metadata"]
+    trigger["query"] = trigger["query"].replace("likeness_leases", "likeness_lease")
+
+
+def a_service_without_a_port(docs):
+    named(docs, "Service", "likeness-metrics")["spec"]["ports"][0]["targetPort"] = "metric"
 
 
 def replicas_that_are_scaled_too(docs):
@@ -220,7 +233,10 @@ FAULTS = [
     (one_probe_for_both, "probes ask for {'liveness'}"),
     (no_budget, "has no PodDisruptionBudget"),
     (a_service_of_nobody, "which nothing has"),
+    (another_rule, "run deploy/spread-rules.sh"),
     (a_scaler_of_nothing, "which is not there"),
+    (a_scaler_by_what_nobody_tells, "asks for likeness_lease, which nothing tells"),
+    (a_service_without_a_port, "has no port metric"),
     (replicas_that_are_scaled_too, "and scaled as well"),
     (an_open_network, "no NetworkPolicy denies what is not allowed"),
     (a_missing_account, "there is no ServiceAccount likeness-worker"),

@@ -1,7 +1,14 @@
 """What names another thing names one that is there."""
 
+import pathlib
+import re
+
+import yaml
 from rendered import of_kind
 
+DEPLOY = pathlib.Path(__file__).parents[2] / "deploy"
+METRICS = (DEPLOY / "metrics.md").read_text()
+RULES = yaml.safe_load((DEPLOY / "alerts/likeness.rules.yaml").read_text())
 WORKLOADS = ["Deployment", "StatefulSet", "LeaderWorkerSet"]
 
 
@@ -11,9 +18,13 @@ def check(docs, pods):
     for doc in of_kind(docs, "Service", "PodDisruptionBudget"):
         selector = doc["spec"]["selector"]
         selected(doc, selector.get("matchLabels", selector), [pod.labels for pod in pods])
+    for doc in of_kind(docs, "Service"):
+        served(doc, pods)
     for doc in of_kind(docs, "ServiceMonitor"):
         services = of_kind(docs, "Service")
         selected(doc, doc["spec"]["selector"]["matchLabels"], [service["metadata"]["labels"] for service in services])
+    for doc in of_kind(docs, "PrometheusRule"):
+        assert doc["spec"] == RULES, "a copy of the rules is not what they are: run deploy/spread-rules.sh"
     for doc in of_kind(docs, "ScaledObject"):
         scaled(doc, docs)
     budgets = [doc["spec"]["selector"]["matchLabels"].items() for doc in of_kind(docs, "PodDisruptionBudget")]
@@ -32,12 +43,24 @@ def selected(doc, labels, among):
     assert hit, f"{doc['kind']} {doc['metadata']['name']} selects {labels}, which nothing has"
 
 
+def served(doc, pods):
+    """Whoever a Service sends to has a port of that name."""
+    for pod in pods:
+        if doc["spec"]["selector"].items() <= pod.labels.items():
+            names = {port.get("name") for container in pod.containers for port in container.get("ports", [])}
+            for port in doc["spec"]["ports"]:
+                assert port["targetPort"] in names, f"{pod.name} has no port {port['targetPort']}, which a Service sends to"
+
+
 def scaled(doc, docs):
     target = doc["spec"]["scaleTargetRef"]
     found = [d for d in of_kind(docs, *WORKLOADS) if (d["kind"], d["apiVersion"], d["metadata"]["name"])
              == (target["kind"], target["apiVersion"], target["name"])]
     assert found, f"ScaledObject {doc['metadata']['name']} scales {target}, which is not there"
     assert "replicas" not in found[0]["spec"], f"replicas of {target['name']} are set, and scaled as well"
+    for trigger in doc["spec"]["triggers"]:
+        for metric in re.findall(r"likeness_\w+", trigger["metadata"]["query"]):
+            assert f"`{metric}`" in METRICS, f"ScaledObject {doc['metadata']['name']} asks for {metric}, which nothing tells"
 
 
 def references(pod, docs):

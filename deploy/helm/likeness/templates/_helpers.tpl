@@ -18,7 +18,7 @@ labels:
 {{- end }}
 
 {{- define "likeness.settings" -}}
-{{- $settings := mustMergeOverwrite (dict "health_listen" "0.0.0.0:7433") (deepCopy .Values.settings) -}}
+{{- $settings := mustMergeOverwrite (dict "health_listen" "0.0.0.0:7433" "metrics_listen" "0.0.0.0:9464") (deepCopy .Values.settings) -}}
 {{- if eq .Values.bucket.kind "s3" }}
 {{- $_ := set $settings "bucket" .Values.bucket.url }}
 {{- $_ := set $settings "bucket_region" .Values.bucket.region }}
@@ -77,4 +77,5 @@ readinessProbe:
 
 {{- define "likeness.ports" -}}
 - {name: health, containerPort: 7433}
+- {name: metrics, containerPort: 9464}
 {{- end }}
