@@ -358,6 +358,22 @@ impl Command {
         self.role().is_some()
     }
 
+    /// What a trace of it is called; none: it calls nobody, or is no errand of one's own.
+    #[must_use]
+    pub fn errand(&self) -> Option<&'static str> {
+        match self {
+            Self::Submit(_) => Some("submit"),
+            Self::Watch(_) => Some("watch"),
+            Self::List { .. } => Some("list"),
+            Self::Show(_) => Some("show"),
+            Self::Fetch { .. } => Some("fetch"),
+            Self::Cancel(_) => Some("cancel"),
+            Self::Forget { .. } => Some("forget"),
+            Self::Subjects => Some("subjects"),
+            _ => None,
+        }
+    }
+
     /// What it does until stopped, if it is such a command.
     #[must_use]
     pub fn role(&self) -> Option<&'static str> {

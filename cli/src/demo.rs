@@ -23,6 +23,7 @@ use crate::{photos, prompts_file, roles, signals};
 use likeness_coordinator::StoreAddress;
 use likeness_diffusion::BaseModel;
 use likeness_proto::{Capacity, ErrorCode, v1};
+use likeness_telemetry::span;
 use output::Output;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 const INIT: &str = "person";
@@ -105,7 +107,7 @@ async fn make(
     let client = Client::new(Target::at(address, token)?, context.settings.retry(), context.console.clone());
     let job = async {
         served.await.map_err(Failure::unexpected)?;
-        run_job(context, &client, plan, output).await
+        run_job(context, &client, plan, output).instrument(span!("errand", otel.name = "demo")).await
     };
     let made = tokio::select! {
         made = job => made,

@@ -35,11 +35,13 @@ use args::Cli;
 use clap::Parser;
 use commands::Context;
 use exit::Failure;
+use likeness_telemetry::span;
 use output::Format;
 use settings::{Resolved, Settings, Sources};
 use std::process::ExitCode;
 use telemetry::{Console, Telemetry};
 use tokio::runtime::{Builder, Runtime};
+use tracing::{Instrument, Span};
 
 /// The whole program: from the command line to the exit code.
 #[must_use]
@@ -60,15 +62,17 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, console: Console) -> Result<(), Failure> {
     let Resolved { settings, rows } =
         Settings::resolve(&Sources::of_process(cli.global.config.clone(), cli.settings()))?;
-    telemetry::install(&settings, cli.command.serves(), &console)?;
     compute_threads(settings.threads)?;
-    let context = Context { settings, rows, console, format: Format::of(cli.global.json) };
-
     let runtime = runtime()?;
     let ended = runtime.block_on(async {
-        let telemetry = Telemetry::start(&context.settings, cli.command.role()).await?;
-        let ended = commands::run(&context, cli).await;
-        telemetry.end().await;
+        let role = cli.command.role();
+        let traces = telemetry::install(&settings, role.unwrap_or("client"), role.is_some(), &console)?;
+        let context = Context { settings, rows, console, format: Format::of(cli.global.json) };
+        let serving = role.filter(|_| !cli.command.only_checks());
+        let telemetry = Telemetry::start(&context.settings, serving).await?;
+        let span = cli.command.errand().map_or_else(Span::none, |name| span!("errand", otel.name = name));
+        let ended = commands::run(&context, cli).instrument(span).await;
+        tokio::join!(traces.end(), telemetry.end());
         ended
     });
     // Computations that nobody waits for any more must not keep the process.

@@ -9,8 +9,13 @@ pub(crate) use process::watch_gpu;
 use crate::exit::{Exit, Failure};
 use crate::settings::{LogFormat, Settings};
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use likeness_telemetry::trace::TARGET;
+use opentelemetry::KeyValue;
+use opentelemetry::trace::TracerProvider;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
+use opentelemetry_sdk::trace::SdkTracerProvider;
 use otlp::Collector;
 use prometheus::Registry;
 use std::io::{self, IsTerminal, Write};
@@ -19,8 +24,12 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
+use tracing_opentelemetry::OpenTelemetryLayer;
+use tracing_subscriber::filter::{FilterExt, filter_fn};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, fmt};
 
 /// Standard error: bars when it is a terminal, plain lines otherwise.
 #[derive(Clone, Debug)]
@@ -80,20 +89,52 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Installs the log of this process. `serves`: the default filter says what happens, else only warnings.
+/// Installs the log of this process, and a way for its spans to a collector, if one is set. `serves`: the default filter says what
+/// happens, else only warnings. To be called within a runtime.
 ///
 /// # Errors
-/// [`Exit::Setting`] when the filter cannot be read.
-pub fn install(settings: &Settings, serves: bool, console: &Console) -> Result<(), Failure> {
-    let text = settings.log.as_deref().unwrap_or(if serves { "info" } else { "warn" });
+/// [`Exit::Setting`] when the filter cannot be read, or the collector cannot be called.
+pub fn install(settings: &Settings, name: &'static str, serves: bool, console: &Console) -> Result<Traces, Failure> {
+    let text = settings.log.as_deref().unwrap_or(if serves { "info,opentelemetry=warn" } else { "warn" });
     let filter = EnvFilter::try_new(text)
         .map_err(|error| Failure::new(Exit::Setting, format!("the log filter `{text}` is not accepted: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(LogWriter(console.bars.clone()));
-    let installed = match settings.log_format {
-        LogFormat::Text => builder.with_ansi(console.live).try_init(),
-        LogFormat::Json => builder.json().try_init(),
+    let filter = filter.and(filter_fn(|metadata| metadata.target() != TARGET));
+    let lines = fmt::layer().with_writer(LogWriter(console.bars.clone()));
+    let lines = match settings.log_format {
+        LogFormat::Text => lines.with_ansi(console.live).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().with_filter(filter).boxed(),
     };
-    installed.map_err(Failure::unexpected)
+    let traces = Traces::of(settings, name)?;
+    let spans = traces.0.as_ref().map(|provider| {
+        let layer = OpenTelemetryLayer::new(provider.tracer("likeness"));
+        let layer = layer.with_location(false).with_threads(false).with_target(false).with_level(false);
+        layer
+            .with_tracked_inactivity(false)
+            .with_context_activation(false)
+            .with_filter(filter_fn(|metadata| metadata.target() == TARGET))
+    });
+    tracing_subscriber::registry().with(lines).with(spans).try_init().map_err(Failure::unexpected)?;
+    Ok(traces)
+}
+
+/// The way of spans to a collector, if one is set.
+#[derive(Debug)]
+pub struct Traces(Option<SdkTracerProvider>);
+
+impl Traces {
+    fn of(settings: &Settings, name: &'static str) -> Result<Self, Failure> {
+        let collector = Collector::of(settings.tracing_otlp_endpoint.as_deref(), settings)?;
+        let Some(collector) = collector else { return Ok(Self(None)) };
+        let builder = SdkTracerProvider::builder().with_resource(resource(name));
+        Ok(Self(Some(builder.with_span_processor(otlp::spans(&collector)?).build())))
+    }
+
+    /// Sends what is left.
+    pub async fn end(self) {
+        if let Some(provider) = self.0 {
+            farewell("traces", move || provider.shutdown_with_timeout(FAREWELL)).await;
+        }
+    }
 }
 
 /// What a process tells those who watch it, until it ends.
@@ -104,7 +145,7 @@ pub struct Telemetry {
 }
 
 /// What is left to tell at the end is told within this time, or not at all.
-const FAREWELL: Duration = Duration::from_secs(4);
+const FAREWELL: Duration = Duration::from_secs(2);
 
 impl Telemetry {
     /// Begins to tell what the settings say. `role`: what this process does, if it serves.
@@ -131,20 +172,24 @@ impl Telemetry {
     /// Tells what is left.
     pub async fn end(self) {
         drop(self.served);
-        let Some(meters) = self.meters else { return };
-        let farewell = spawn_blocking(move || meters.shutdown());
-        match timeout(FAREWELL, farewell).await {
-            Ok(Ok(Ok(()))) => {}
-            Ok(Ok(Err(error))) => warn!(%error, "collector not told of the last metrics"),
-            Ok(Err(_)) | Err(_) => warn!(limit = ?FAREWELL, "collector not told of the last metrics in time"),
+        if let Some(meters) = self.meters {
+            farewell("metrics", move || meters.shutdown()).await;
         }
     }
 }
 
+/// Tells a collector the last of something, as long as that does not take too long.
+async fn farewell(what: &'static str, tell: impl FnOnce() -> OTelSdkResult + Send + 'static) {
+    match timeout(FAREWELL, spawn_blocking(tell)).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => warn!(what, %error, "collector not told of the last"),
+        Ok(Err(_)) | Err(_) => warn!(what, limit = ?FAREWELL, "collector not told of the last in time"),
+    }
+}
+
 /// What this process is; OpenTelemetry's own variables may say otherwise.
-fn resource(role: &'static str) -> Resource {
-    use opentelemetry::KeyValue;
-    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| format!("likeness-{role}"));
+fn resource(name: &'static str) -> Resource {
+    let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| format!("likeness-{name}"));
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     Resource::builder().with_service_name(name).with_attribute(version).build()
 }

@@ -194,7 +194,7 @@ async fn serve<S: Store>(
         let tls = tls.clone().timeout(options.limits.first_call);
         server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
     }
-    let ears = Ears { known: table::is_known, refused: metrics::refused };
+    let ears = Ears { known: table::is_known, begins: table::is_asked_by_people, refused: metrics::refused };
     let reflection = options.reflection.then(|| {
         let declared = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         declared.build_v1().map(|reflection| Served::by(post.guard(reflection), ears))

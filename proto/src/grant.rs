@@ -27,6 +27,8 @@ pub struct Grant {
     pub output_prefix: Prefix,
     /// The base model to work with.
     pub base_model: ModelDigest,
+    /// What spans about this attempt are children of, as W3C's `traceparent`; not looked at here, since nobody is refused for it.
+    pub traceparent: Option<String>,
     /// What to do.
     pub work: Assignment,
 }
@@ -122,6 +124,7 @@ impl TryFrom<v1::Grant> for Grant {
             subject: wire.subject.parse()?,
             output_prefix: wire.output_prefix.parse()?,
             base_model: wire.base_model.parse()?,
+            traceparent: (!wire.traceparent.is_empty()).then_some(wire.traceparent),
             work: match present("work", wire.work)? {
                 Wire::Train(wire) => Assignment::Train(wire.try_into()?),
                 Wire::Render(wire) => Assignment::Render(wire.try_into()?),

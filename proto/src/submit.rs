@@ -23,6 +23,8 @@ pub struct Submission {
     pub base_model: Option<ModelDigest>,
     /// Before the tenant's other jobs where it is higher, −100 to 100.
     pub priority: i32,
+    /// What spans about the job are children of, as W3C's `traceparent`. Of the call, not of its message.
+    pub traceparent: Option<String>,
     train: Option<v1::TrainSpec>,
     render: v1::RenderSpec,
 }
@@ -67,6 +69,7 @@ impl TryFrom<v1::SubmitJobRequest> for Submission {
             subjects,
             base_model: (!wire.base_model.is_empty()).then(|| wire.base_model.parse()).transpose()?,
             priority: within("priority", wire.priority, -MAX_PRIORITY..=MAX_PRIORITY)?,
+            traceparent: None,
             train: wire.train,
             render: present("render", wire.render)?,
         })

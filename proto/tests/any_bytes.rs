@@ -41,6 +41,7 @@ fn grant() -> v1::Grant {
         subject: "anna".into(),
         output_prefix: format!("v1/acme/anna/train/{id}/1/"),
         base_model: format!("sha256:{}", "ab".repeat(32)),
+        traceparent: String::new(),
         work: Some(v1::grant::Work::Train(v1::TrainWork {
             spec: Some(spec.into()),
             photos: vec![v1::Photo {

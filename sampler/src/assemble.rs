@@ -2,8 +2,9 @@
 
 use likeness_diffusion::RgbPixels;
 use likeness_proto::{AssembleWork, CONTACT_SHEET_NAME, ErrorCode, Grant, ObjectRef, v1};
+use likeness_telemetry::child;
 use likeness_worker::{Done, Task, WorkError};
-use tracing::info;
+use tracing::{Instrument, info};
 
 use crate::{
     failure::{failed, off_thread, refused},
@@ -21,7 +22,7 @@ impl Sampler {
         let (photos_shown, avatars_shown) = sheet.shown();
 
         for photo in photos.into_iter().take(photos_shown) {
-            let bytes = task.bucket().get(&photo.object).await?;
+            let bytes = task.bucket().get(&photo.object).instrument(child!("pull")).await?;
             let add = move || {
                 sheet.add_photo(&pixels(&photo.object, &bytes)?).map_err(failed)?;
                 Ok(sheet)
@@ -29,7 +30,7 @@ impl Sampler {
             sheet = off_thread(task, add).await?;
         }
         for avatar in avatars.into_iter().take(avatars_shown) {
-            let bytes = task.bucket().get(&avatar.object).await?;
+            let bytes = task.bucket().get(&avatar.object).instrument(child!("pull")).await?;
             let add = move || {
                 let picture = pixels(&avatar.object, &bytes)?;
                 sheet.add_avatar(&picture, &avatar.prompt, avatar.seed).map_err(failed)?;
@@ -39,8 +40,9 @@ impl Sampler {
         }
 
         let provenance = self.provenance(grant, Origin::Composite);
-        let file = off_thread(task, move || to_png(&sheet.paint(), &provenance).map_err(failed)).await?;
-        let contact_sheet = task.bucket().put(CONTACT_SHEET_NAME, file).await?;
+        let paint = off_thread(task, move || to_png(&sheet.paint(), &provenance).map_err(failed));
+        let file = paint.instrument(child!("paint")).await?;
+        let contact_sheet = task.bucket().put(CONTACT_SHEET_NAME, file).instrument(child!("write")).await?;
         info!(job = %grant.job, task = %grant.lease.task, photos_shown, avatars_shown, "contact sheet made");
         let result = v1::AssembleResult { contact_sheet: Some(contact_sheet.into()) };
         Ok(Done { result: v1::complete_request::Result::Assemble(result), warnings: Vec::new() })

@@ -8,9 +8,10 @@ use std::vec::IntoIter;
 
 use likeness_diffusion::{BaseModel, Embedding, Look, Picture, Prompt, RenderError, RgbPixels, Shot, Tensor, render};
 use likeness_proto::{ErrorCode, Sha256};
-use likeness_telemetry::metrics::Stopwatch;
+use likeness_telemetry::{metrics::Stopwatch, span};
 use likeness_worker::WorkError;
 use tokio::sync::mpsc::UnboundedSender;
+use tracing::Span;
 
 use crate::{
     cache::Cache,
@@ -28,6 +29,8 @@ pub(crate) struct Order {
     pub(crate) shots: Vec<Shot>,
     /// Asked before each step whether to go on.
     pub(crate) wanted: Box<dyn Fn() -> bool + Send>,
+    /// What spans about its pictures are children of.
+    pub(crate) span: Span,
     /// Gets every picture with its shot's place, or why there are no more. An order that nobody listens to is dropped.
     pub(crate) drawn: UnboundedSender<Drawn>,
 }
@@ -56,7 +59,7 @@ pub(crate) struct Batch {
 struct Member {
     order: Order,
     waiting: Peekable<Enumerate<IntoIter<Shot>>>,
-    under_way: Vec<(usize, Picture)>,
+    under_way: Vec<(usize, Picture, Span)>,
 }
 
 impl Batch {
@@ -106,7 +109,7 @@ impl Batch {
             while let Some((place, shot)) = member.waiting.next_if(|_| idle || pixels <= free) {
                 let encode = |prompt: &Prompt| contexts.get(&member.order.subject, prompt);
                 let picture = Picture::begin(&contexts.model, &shot, &member.order.look, encode).map_err(undrawn)?;
-                member.under_way.push((place, picture));
+                member.under_way.push((place, picture, span(&member.order.span, "denoise", place)));
                 (free, idle) = (free.saturating_sub(pixels), false);
             }
             if member.waiting.peek().is_some() {
@@ -125,7 +128,7 @@ impl Batch {
         for size in sizes {
             let fitting = self.members.iter_mut().filter(|member| member.size() == size);
             let mut pass: Vec<&mut Picture> =
-                fitting.flat_map(|member| member.under_way.iter_mut().map(|(_, picture)| picture)).collect();
+                fitting.flat_map(|member| member.under_way.iter_mut().map(|(_, picture, _)| picture)).collect();
             step.pictures += pass.len();
             if let Err(error) = render::step(&self.contexts.model, &mut pass) {
                 let error = failed(error);
@@ -141,11 +144,12 @@ impl Batch {
         let model = &self.contexts.model;
         each(&mut self.members, |member| {
             let (done, under_way): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut member.under_way).into_iter().partition(|(_, picture)| picture.is_done());
+                std::mem::take(&mut member.under_way).into_iter().partition(|(_, picture, _)| picture.is_done());
             member.under_way = under_way;
-            for (place, picture) in done {
-                let began = Stopwatch::start();
-                let pixels = picture.pixels(model).map_err(failed)?;
+            for (place, picture, denoised) in done {
+                drop(denoised);
+                let (began, decode) = (Stopwatch::start(), span(&member.order.span, "decode", place));
+                let pixels = decode.in_scope(|| picture.pixels(model)).map_err(failed)?;
                 began.stop(&METRICS.decode, &[]);
                 let pixels = pixels.ok_or_else(|| undrawn(RenderError::NotFinite { shot: place }))?;
                 METRICS.images.add(1, &[]);
@@ -192,6 +196,15 @@ impl Member {
 
     fn pixels(&self) -> usize {
         self.size().0 * self.size().1
+    }
+}
+
+/// A span about one picture of an order.
+fn span(order: &Span, name: &'static str, place: usize) -> Span {
+    if order.is_none() {
+        Span::none()
+    } else {
+        span!(parent: order, "picture", otel.name = name, likeness.picture = place)
     }
 }
 

@@ -8,6 +8,7 @@ use std::thread;
 
 use likeness_diffusion::{BaseModel, Look, Shot};
 use likeness_proto::ErrorCode;
+use likeness_telemetry::trace;
 use likeness_worker::WorkError;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
@@ -42,7 +43,8 @@ impl Engine {
         wanted: impl Fn() -> bool + Send + 'static,
     ) -> Result<Drawing<'_>, WorkError> {
         let (drawn, pictures) = unbounded_channel();
-        let thread = self.submit(Order { subject, look, shots, wanted: Box::new(wanted), drawn })?;
+        let (wanted, span) = (Box::new(wanted), trace::current());
+        let thread = self.submit(Order { subject, look, shots, wanted, span, drawn })?;
         Ok(Drawing { engine: self, thread, pictures })
     }
 

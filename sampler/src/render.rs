@@ -7,8 +7,9 @@ use likeness_proto::{
     Avatar, ErrorCode, Grant, Refusal, RenderWork, Scheduler, avatar_name, v1,
     v1::{WarningCode, renewal::Progress},
 };
+use likeness_telemetry::child;
 use likeness_worker::{Done, Task, WorkError};
-use tracing::info;
+use tracing::{Instrument, info};
 
 use crate::{
     batch::{Step, Subject},
@@ -23,7 +24,7 @@ impl Sampler {
     /// job, never on what is drawn beside it.
     pub(crate) async fn render(&self, grant: &Grant, work: RenderWork, task: &Task) -> Result<Done, WorkError> {
         let began = Instant::now();
-        let embedding = self.embedding(&work, task).await?;
+        let embedding = self.embedding(&work, task).instrument(child!("pull")).await?;
         let (shots, warnings) = shots(&self.model, &embedding, &work, grant)?;
         let subject = Subject { digest: work.embedding.sha256, embedding };
         let stop = task.stop().clone();
@@ -33,9 +34,12 @@ impl Sampler {
         while avatars.len() < work.shots.len() {
             let (place, pixels) = drawing.next().await?;
             let provenance = self.provenance(grant, Origin::Drawn);
-            let file = off_thread(task, move || to_png(&pixels, &provenance).map_err(failed)).await?;
             let shot = &work.shots[place]; // the place is one of the shots that were ordered
-            let object = task.bucket().put(&avatar_name(shot.index), file).await?;
+            let write = async {
+                let file = off_thread(task, move || to_png(&pixels, &provenance).map_err(failed)).await?;
+                Ok::<_, WorkError>(task.bucket().put(&avatar_name(shot.index), file).await?)
+            };
+            let object = write.instrument(child!("write", likeness.picture = place)).await?;
             avatars.push(Avatar { object, prompt: shot.prompt.clone(), seed: shot.seed, index: shot.index });
             task.report(Progress::Render(v1::RenderReport { avatars_done: avatars.len() as u32 }));
         }

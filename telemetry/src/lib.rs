@@ -5,3 +5,4 @@
 
 pub mod metrics;
 pub mod rpc;
+pub mod trace;

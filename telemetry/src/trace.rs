@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt, TraceFlags, TraceId, TraceState};
 use tonic::codegen::http::HeaderMap;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
@@ -98,6 +98,12 @@ impl fmt::Display for Parent {
         let (trace, span, flags) = (self.0.trace_id(), self.0.span_id(), self.0.trace_flags());
         write!(f, "00-{trace}-{span}-{flags:02x}")
     }
+}
+
+/// The current span, if it is part of a trace; else none.
+#[must_use]
+pub fn current() -> Span {
+    if Parent::current().is_some() { Span::current() } else { Span::none() }
 }
 
 /// Says in `span` that it has to do with `other`, of another trace.

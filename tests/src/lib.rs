@@ -1,6 +1,7 @@
 //! What the end-to-end tests stand on: a real `likeness up` in a process of its own, driven through its command line.
 
 pub mod bad_pictures;
+mod collector;
 mod desk;
 mod faulty_http;
 mod fleet;
@@ -12,6 +13,7 @@ mod sandbox;
 mod trainer;
 mod upload;
 
+pub use collector::{Collector, Span};
 pub use desk::Desk;
 pub use faulty_http::{Fault, FaultyHttp};
 pub use fleet::{Fleet, Role};

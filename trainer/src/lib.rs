@@ -20,6 +20,7 @@ mod pass;
 mod photos;
 mod plan;
 mod run;
+mod spans;
 mod stop;
 pub mod templates;
 mod train;

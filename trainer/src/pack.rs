@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tracing::debug;
 
-use crate::{Learned, Observer, TrainError, group::Crew, metrics, run::Run};
+use crate::{Learned, Observer, TrainError, group::Crew, metrics, run::Run, spans};
 
 /// Runs that share their steps. A run may join or leave between any two of them and notices nothing of the others: its
 /// numbers are those it would have alone.
@@ -114,7 +114,9 @@ impl<'a, K> Pack<'a, K> {
 
     fn evaluate(&mut self) -> Vec<(K, End)> {
         let due = self.members.iter().filter(|member| member.run.evaluation_due());
-        let asked: Vec<_> = due.map(|member| member.run.evaluation()).collect();
+        let (asked, _spans): (Vec<_>, Vec<_>) = due
+            .map(|Member { run, observer, .. }| (run.evaluation(), spans::evaluation(&observer.span(), run.step())))
+            .unzip();
         let mut losses = match self.crew.losses(&asked, self.positions) {
             Ok(losses) => losses.into_iter(),
             Err(lost) => return self.abandon(&lost),
@@ -146,6 +148,9 @@ impl<'a, K> Pack<'a, K> {
         let began = Instant::now();
         let asked: Vec<_> = self.members.iter().map(|member| member.run.training()).collect();
         let samples = asked.iter().map(|ask| ask.samples.len()).sum();
+        let places: Vec<_> = self.members.iter().map(|member| (member.observer.span(), member.run.step())).collect();
+        let (span, _parts) = spans::step(&places, samples);
+        let _entered = span.enter();
         let mut measured = match self.crew.gradients(&asked, self.positions) {
             Ok(measured) => measured.into_iter(),
             Err(lost) => return self.abandon(&lost),

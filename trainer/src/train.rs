@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 
 use candle_core::Tensor;
 use likeness_proto::{Evaluation, StopReason};
+use tracing::Span;
 
 use crate::{
     Checkpoint, Group, Lesson, TrainError,
@@ -29,6 +30,11 @@ pub trait Observer {
 
     /// A checkpoint is due.
     fn checkpoint(&mut self, _checkpoint: Checkpoint) {}
+
+    /// What spans about the run are children of.
+    fn span(&self) -> Span {
+        Span::none()
+    }
 }
 
 /// Watches nothing.
@@ -49,6 +55,10 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
         (**self).checkpoint(checkpoint);
+    }
+
+    fn span(&self) -> Span {
+        (**self).span()
     }
 }
 

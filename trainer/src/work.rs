@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use likeness_diffusion::{BaseModel, Device, Embedding, Facts};
 use likeness_proto::{Assignment, EMBEDDING_NAME, ErrorCode, Grant, TaskKind, TrainWork, v1};
+use likeness_telemetry::child;
 use likeness_worker::{BoxFuture, Done, Stop, Task, Work, WorkError};
 use tokio::sync::Mutex;
-use tracing::{Span, info, warn};
+use tracing::{Instrument, Span, info, warn};
 
 use crate::{
     Checkpoint, Group, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, metrics,
@@ -73,11 +74,12 @@ impl Work for Trainer {
 
 impl Trainer {
     async fn attempt(&self, grant: Grant, task: Task) -> Result<Done, WorkError> {
-        let order = Order::fetch(&self.model, grant, &task).await?;
+        let order = Order::fetch(&self.model, grant, &task).instrument(child!("load")).await?;
         let ready = self.prepare(&order, &task).await?;
         let saver = Saver::start(&task);
-        let watcher = Watcher::new(task.clone(), saver.inbox());
-        let ended = self.engine.learn(ready.run, Box::new(watcher)).await;
+        let steps = child!("learn");
+        let watcher = Watcher::new(task.clone(), saver.inbox(), steps.clone());
+        let ended = self.engine.learn(ready.run, Box::new(watcher)).instrument(steps).await;
         metrics::trained(&ended);
         saver.finish().await; // before any later checkpoint, which would otherwise be overtaken
 
@@ -94,8 +96,9 @@ impl Trainer {
             return Err(WorkError::Stopped); // an earlier attempt's checkpoint is still the newest
         }
         let (order, model, device) = (Arc::clone(order), Arc::clone(&self.model), self.options.device.clone());
-        let span = Span::current();
-        let prepared = tokio::task::spawn_blocking(move || span.in_scope(|| order.prepare(&model, &device))).await;
+        let (span, encode) = (Span::current(), child!("encode", likeness.photos = order.photos.len()));
+        let prepare = move || span.in_scope(|| encode.in_scope(|| order.prepare(&model, &device)));
+        let prepared = tokio::task::spawn_blocking(prepare).await;
         prepared.unwrap_or_else(|panic| Err(TrainError::Crashed(panic.to_string()))).map_err(|error| refuse(&error))
     }
 }
@@ -175,7 +178,7 @@ impl Trainer {
             return Err(WorkError::Stopped);
         }
         let embedding = self.embedding(order, learned).to_bytes().map_err(|error| refuse(&error.into()))?;
-        let object = task.bucket().put(EMBEDDING_NAME, embedding).await?;
+        let object = task.bucket().put(EMBEDDING_NAME, embedding).instrument(child!("publish")).await?;
         let outcome = v1::TrainOutcome {
             steps: learned.steps,
             stop_reason: learned.reason.encode(),

@@ -13,6 +13,7 @@ mod progress;
 mod register;
 mod renewals;
 mod reports;
+mod spans;
 mod stop;
 mod supervise;
 mod task;

@@ -18,6 +18,7 @@ use crate::{
     register::{CALL_LIMIT, Link},
     renewals::Renewals,
     reports::{Report, tell},
+    spans,
     stop::Stop,
     supervise::attend,
 };
@@ -209,12 +210,13 @@ impl Node {
     fn attend(&mut self, grant: Grant, until: Instant) {
         let LeaseId { task, fence } = grant.lease;
         let span = info_span!("task", %task, fence = fence.get(), job = %grant.job, subject = %grant.subject);
+        let traced = span.in_scope(|| spans::of(&grant));
         let held = Arc::new(Held::new(grant.lease, until));
         self.renewals.leases.add(Arc::clone(&held));
         let bucket = Bucket::new(Arc::clone(&self.options.bucket), grant.output_prefix.clone());
         let task = Task::new(bucket, Arc::clone(&held), Arc::clone(&self.renewals.wake));
         let (work, link, renewals) = (Arc::clone(&self.work), Arc::clone(&self.link), Arc::clone(&self.renewals));
-        self.running.spawn(attend(work, grant, task, held, link, renewals).instrument(span));
+        self.running.spawn(attend(work, grant, task, held, link, renewals).instrument(traced).instrument(span));
     }
 
     /// Tells all tasks to stop, waits for them, and gives back those that do not.

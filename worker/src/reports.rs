@@ -22,7 +22,7 @@ pub(crate) enum Report {
 }
 
 impl Report {
-    fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Complete(_) => "complete",
             Self::Fail { .. } => "fail",

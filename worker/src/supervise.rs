@@ -14,6 +14,7 @@ use crate::{
     register::Link,
     renewals::Renewals,
     reports::{Report, tell},
+    spans,
 };
 
 /// Does what was granted and reports how it ended.
@@ -28,7 +29,9 @@ pub(crate) async fn attend(
     info!(attempt = grant.attempt, kind = %grant.work.kind(), "task begun");
     let ended = work_to_end(work, grant, task, &held).await;
     let untold = renewals.finish(&held).await;
-    match last_word(ended, untold, held.stopper.requested()) {
+    let report = last_word(ended, untold, held.stopper.requested());
+    spans::ended(report.as_ref());
+    match report {
         Some(report) => tell(&link, held.lease, report, held.until()).await,
         None => info!("task dropped"),
     }

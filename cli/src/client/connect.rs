@@ -7,6 +7,7 @@ use crate::tls;
 use likeness_proto::v1::admin_client::AdminClient;
 use likeness_proto::v1::avatars_client::AvatarsClient;
 use likeness_proto::{Bearer, Secret};
+use likeness_telemetry::rpc::Asked;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tonic::service::interceptor::InterceptedService;
@@ -18,9 +19,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const MAX_MESSAGE: usize = 64 << 20;
 
 /// The generated client with the access token on every call.
-pub(super) type Stub = AvatarsClient<InterceptedService<Channel, Bearer>>;
+pub(super) type Stub = AvatarsClient<InterceptedService<Asked<Channel>, Bearer>>;
 /// The same of administrators.
-pub(super) type Admin = AdminClient<InterceptedService<Channel, Bearer>>;
+pub(super) type Admin = AdminClient<InterceptedService<Asked<Channel>, Bearer>>;
 
 /// A server and the credential for it. What is not given is looked up in the state folder at every connection, so that
 /// a server may come back elsewhere.
@@ -78,9 +79,10 @@ impl Target {
         Ok(AdminClient::with_interceptor(self.channel()?, bearer))
     }
 
-    fn channel(&self) -> Result<Channel, Failure> {
+    fn channel(&self) -> Result<Asked<Channel>, Failure> {
         let endpoint = self.endpoint()?.connect_timeout(CONNECT_TIMEOUT).tcp_nodelay(true);
-        Ok(endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE).connect_lazy())
+        let endpoint = endpoint.http2_keep_alive_interval(KEEP_ALIVE).keep_alive_timeout(KEEP_ALIVE);
+        Ok(Asked::by(endpoint.connect_lazy()))
     }
 
     /// Where to connect, and whom to trust there.

@@ -6,9 +6,11 @@ use crate::settings::{OtlpProtocol, Settings};
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::tonic_types::transport::{Certificate, ClientTlsConfig};
 use opentelemetry_otlp::{
-    ExporterBuildError, MetricExporter, Protocol, RetryPolicy, WithExportConfig, WithHttpConfig, WithTonicConfig,
+    ExporterBuildError, MetricExporter, Protocol, RetryPolicy, SpanExporter, WithExportConfig, WithHttpConfig,
+    WithTonicConfig,
 };
 use opentelemetry_sdk::metrics::PeriodicReader;
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor};
 use std::path::Path;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -76,6 +78,32 @@ pub(super) fn metrics(collector: &Collector) -> Result<PeriodicReader<MetricExpo
     };
     let exporter = exporter.map_err(|error| collector.refuse(&error))?;
     Ok(PeriodicReader::builder(exporter).with_interval(PERIOD).build())
+}
+
+/// Spans that wait to be told, at most; those above are lost.
+const QUEUE: usize = 4096;
+/// Spans of one message.
+const BATCH: usize = 512;
+/// How long a span waits for others.
+const GATHER: Duration = Duration::from_secs(1);
+
+/// Tells the collector of spans.
+pub(super) fn spans(collector: &Collector) -> Result<BatchSpanProcessor, Failure> {
+    let exporter = match collector.protocol {
+        OtlpProtocol::Grpc => {
+            let builder = SpanExporter::builder().with_tonic().with_endpoint(&collector.endpoint);
+            let builder = builder.with_timeout(LIMIT).with_retry_policy(RetryPolicy::disabled());
+            if collector.is_tls() { builder.with_tls_config(collector.tls()) } else { builder }.build()
+        }
+        OtlpProtocol::Http => {
+            let builder = SpanExporter::builder().with_http().with_http_client(Client::new(collector)?);
+            let builder = builder.with_protocol(Protocol::HttpBinary).with_endpoint(collector.url("traces"));
+            builder.with_timeout(LIMIT).with_retry_policy(RetryPolicy::disabled()).build()
+        }
+    };
+    let exporter = exporter.map_err(|error| collector.refuse(&error))?;
+    let config = BatchConfigBuilder::default().with_max_queue_size(QUEUE).with_max_export_batch_size(BATCH);
+    Ok(BatchSpanProcessor::builder(exporter).with_batch_config(config.with_scheduled_delay(GATHER).build()).build())
 }
 
 /// Posts on this runtime what an exporter's own thread wants posted.

@@ -56,6 +56,11 @@ pub(super) const TABLE: &[(&str, &[Role], Shape)] = &[
 /// end with its questions.
 const REFLECTION: &str = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
 
+/// Whether a call of this path is worth a trace of its own: what people ask for. Workers ask again and again, for many at once.
+pub(crate) fn is_asked_by_people(path: &str) -> bool {
+    method(path).0.iter().any(|role| *role != Worker)
+}
+
 /// Whether there is a method of this path.
 pub(crate) fn is_known(path: &str) -> bool {
     path == REFLECTION || TABLE.iter().any(|(method, ..)| *method == path)

@@ -7,9 +7,11 @@ use futures::Stream;
 use likeness_proto::v1::avatars_server::Avatars;
 use likeness_proto::v1::{self, ForgetReceipt, Job, Subject};
 use likeness_proto::{ErrorCode, JobId, Refusal, SubjectName, Submission};
+use likeness_telemetry::trace::Parent;
 use prost::Message;
 use sha2::{Digest, Sha256};
 use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument, Span};
 
 use super::{Shared, download, upload, watch};
 use crate::access::{actor, tenant};
@@ -53,14 +55,19 @@ impl<S: Store> Avatars for FrontDesk<S> {
         let shared = Arc::clone(&self.0);
         // In a task of its own: once begun it goes on, whether or not somebody waits for the receipt.
         let forgetting =
-            tokio::spawn(async move { sweep::forget(&shared.store, &shared.bucket, &tenant, &name, &cause).await });
+            async move { sweep::forget(&shared.store, &shared.bucket, &tenant, &name, &cause).await }.in_current_span();
+        let forgetting = tokio::spawn(forgetting);
         Ok(Response::new(forgetting.await.map_err(|error| Refusal::internal(error.to_string()))??))
     }
 
     async fn submit_job(&self, request: Request<v1::SubmitJobRequest>) -> Answer<Job> {
         let (tenant, by) = (tenant(&request)?, actor(&request)?);
-        let (submission, digest) = submission(request.into_inner())?;
-        Ok(Response::new(self.0.store.submit(&tenant, &submission, digest, &by).await.map_err(Refusal::from)?))
+        let traceparent = request.extensions().get::<Parent>().map(ToString::to_string);
+        let (mut submission, digest) = submission(request.into_inner())?;
+        submission.traceparent = traceparent;
+        let job = self.0.store.submit(&tenant, &submission, digest, &by).await.map_err(Refusal::from)?;
+        Span::current().record("likeness.job.id", &job.id);
+        Ok(Response::new(job))
     }
 
     async fn get_job(&self, request: Request<v1::GetJobRequest>) -> Answer<Job> {

@@ -9,6 +9,7 @@ use likeness_proto::v1::{self, PutSubjectRequest, PutSubjectResponse, Warning};
 use likeness_proto::{ErrorCode, MAX_PHOTO_BYTES, Photo, PhotoHeader, Refusal, SubjectHeader, TenantId};
 use tokio::time::{Instant, timeout};
 use tonic::Streaming;
+use tracing::Instrument;
 
 use super::{Shared, shutting_down};
 use crate::audit::Actor;
@@ -28,11 +29,11 @@ pub(super) async fn receive<S: Store>(
     stream: Streaming<PutSubjectRequest>,
 ) -> Result<PutSubjectResponse, Refusal> {
     // In a task of its own: when the client goes away, its stream ends here with an error, and the upload is abandoned.
-    let receiving = tokio::spawn(async move {
+    let receiving = async move {
         let parts = Parts::new(stream, &shared.limits);
         upload(&shared, tenant, &by, parts).await
-    });
-    receiving.await.map_err(|error| Refusal::internal(error.to_string()))?
+    };
+    tokio::spawn(receiving.in_current_span()).await.map_err(|error| Refusal::internal(error.to_string()))?
 }
 
 async fn upload<S: Store>(

@@ -362,6 +362,7 @@ macro_rules! contract {
             a_tenant_stores_no_more_than_it_may,
             what_waits_is_counted_and_so_is_who_works,
             a_task_waits_from_when_it_became_ready,
+            every_task_of_a_job_knows_whose_child_it_is,
         }
     };
 }

@@ -7,7 +7,8 @@ use likeness_proto::{
     Completion, Consent, Failure, JobId, LeaseAsk, LeaseId, ObjectKey, ObjectRef, Photo, Prefix, Registration, Release,
     Renewals, SubjectName, Submission, TenantId, Verdict,
 };
-use likeness_telemetry::metrics::Stopwatch;
+use likeness_telemetry::{child, metrics::Stopwatch};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
@@ -42,7 +43,9 @@ macro_rules! timed {
 
             $($(#[$attribute])* async fn $name(&self, $($argument: $type),*) -> Result<$answer> {
                 let began = Stopwatch::start();
-                let answer = self.0.$name($($argument),*).await;
+                let name = concat!("store ", stringify!($name));
+                let span = child!("store", otel.name = name, likeness.store.operation = stringify!($name));
+                let answer = self.0.$name($($argument),*).instrument(span).await;
                 metrics::store(stringify!($name), began, &answer);
                 answer
             })+

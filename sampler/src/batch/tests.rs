@@ -46,7 +46,14 @@ fn order(subject: Subject, look: Look, pictures: u64) -> (Order, UnboundedReceiv
         Shot { prompt: prompt(text), negative: prompt("sepia"), noise: Start::Seed(seed) }
     };
     let (drawn, pictures_drawn) = unbounded_channel();
-    let order = Order { subject, look, shots: (0..pictures).map(shot).collect(), wanted: Box::new(|| true), drawn };
+    let order = Order {
+        subject,
+        look,
+        shots: (0..pictures).map(shot).collect(),
+        wanted: Box::new(|| true),
+        span: Span::none(),
+        drawn,
+    };
     (order, pictures_drawn)
 }
 

@@ -108,6 +108,7 @@ fn grant(work: Assignment) -> Grant {
         subject: "anna".parse().unwrap(),
         output_prefix: prefix(work.kind()),
         base_model: MODEL.digest.as_ref().parse().unwrap(),
+        traceparent: None,
         work,
     }
 }

@@ -10,9 +10,11 @@ use tonic::body::Body;
 use tonic::codegen::Bytes;
 use tonic::codegen::http::{HeaderMap, Response};
 use tonic::{Code, Status};
+use tracing::Span;
 
 use super::status_name;
 use crate::metrics::Stopwatch;
+use crate::trace;
 
 /// A call that goes on. One that is dropped before its end was cancelled.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub(super) struct Call {
     pub(super) durations: &'static Histogram<f64>,
     /// Hears of statuses that are no success.
     pub(super) refused: fn(&Status),
+    pub(super) span: Span,
+    /// Which statuses make the span a failed one.
+    pub(super) fails: fn(Code) -> bool,
     pub(super) ended: bool,
 }
 
@@ -30,7 +35,12 @@ impl Call {
         if std::mem::replace(&mut self.ended, true) {
             return;
         }
-        let status = KeyValue::new("rpc.response.status_code", status_name(code));
+        let name = status_name(code);
+        self.span.record("rpc.response.status_code", name);
+        if (self.fails)(code) {
+            trace::fail(&self.span, name);
+        }
+        let status = KeyValue::new("rpc.response.status_code", name);
         self.began.stop(self.durations, &[KeyValue::new("rpc.method", self.method.clone()), status]);
     }
 

@@ -8,9 +8,12 @@ use tonic::Code;
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::codegen::{BoxFuture, Service};
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use super::call::Call;
 use crate::metrics::{CALLS, Stopwatch, seconds};
+use crate::trace::Parent;
 
 static DURATIONS: LazyLock<Histogram<f64>> =
     LazyLock::new(|| seconds("rpc.client.call.duration", "calls of a client, to the last of their answer", CALLS));
@@ -39,12 +42,16 @@ where
         self.0.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let method = request.uri().path().trim_start_matches('/').to_owned();
-        let (began, durations) = (Stopwatch::start(), &*DURATIONS);
-        let mut call = Call { method, began, durations, refused: |_| {}, ended: false };
+        let (began, durations, span) = (Stopwatch::start(), &*DURATIONS, span(&method));
+        if let Some(parent) = Parent::of(&span) {
+            parent.name_in(request.headers_mut());
+        }
+        let fails = |code| code != Code::Ok;
+        let mut call = Call { method, began, durations, refused: |_| {}, span: span.clone(), fails, ended: false };
         let answer = self.0.call(request);
-        Box::pin(async move {
+        let answered = async move {
             match answer.await {
                 Ok(response) => Ok(call.answer(response)),
                 Err(error) => {
@@ -52,6 +59,21 @@ where
                     Err(error)
                 }
             }
-        })
+        };
+        Box::pin(answered.instrument(span))
     }
+}
+
+/// A call's span, where it is part of something that is traced. Calls about the work of many, as renewals, are not.
+fn span(method: &str) -> Span {
+    crate::child!(
+        "call",
+        otel.name = method,
+        otel.kind = "client",
+        otel.status_code = Empty,
+        "error.type" = Empty,
+        rpc.system.name = "grpc",
+        rpc.method = method,
+        rpc.response.status_code = Empty,
+    )
 }

@@ -1,4 +1,5 @@
-//! Layers around gRPC clients and services: every call is timed under its method and its status.
+//! Layers around gRPC clients and services: every call is timed under its method and its status, and is a span of the trace that it
+//! belongs to, on both sides.
 
 mod call;
 mod client;

@@ -36,7 +36,7 @@ fn ears() -> Ears {
         assert_eq!(status.message(), "there is none");
         REFUSED.fetch_add(1, Ordering::Relaxed);
     };
-    Ears { known: |path| path == "/likeness.v1.Avatars/GetJob", refused }
+    Ears { known: |path| path == "/likeness.v1.Avatars/GetJob", begins: |_| true, refused }
 }
 
 fn request(path: &str) -> Request<Body> {

@@ -1,7 +1,7 @@
 //! Which rank measures which samples, and the one sum that makes subjects' means of what all have measured.
 
 use candle_core::bail;
-use likeness_telemetry::metrics::Stopwatch;
+use likeness_telemetry::{child, metrics::Stopwatch};
 use tracing::warn;
 
 use super::place::{Load, Placement};
@@ -47,7 +47,7 @@ pub(super) fn measure(end: &mut dyn Collective, asked: &[Ask<'_>], task: Task) -
         }
     }
     let began = Stopwatch::start();
-    end.all_reduce_sum(&mut sums)?;
+    child!("all reduce", likeness.numbers = sums.len()).in_scope(|| end.all_reduce_sum(&mut sums))?;
     metrics::all_reduced(began);
 
     let mut rest = &sums[1..];

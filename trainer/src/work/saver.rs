@@ -1,9 +1,10 @@
 //! Puts checkpoints into the bucket and has them recorded, beside the loop that makes them.
 
 use likeness_proto::{Checkpoint as Recorded, checkpoint_name};
+use likeness_telemetry::child;
 use likeness_worker::Task;
 use tokio::{sync::watch, task::JoinHandle};
-use tracing::{info, warn};
+use tracing::{Instrument, info, warn};
 
 use crate::Checkpoint;
 
@@ -20,15 +21,15 @@ impl Saver {
     pub(crate) fn start(task: &Task) -> Self {
         let (inbox, mut newest) = watch::channel(None::<Checkpoint>);
         let task = task.clone();
-        let saving = tokio::spawn(async move {
+        let save_all = async move {
             while newest.changed().await.is_ok() {
                 let checkpoint = newest.borrow_and_update().clone();
                 if let Some(checkpoint) = checkpoint {
                     save(&task, &checkpoint).await;
                 }
             }
-        });
-        Self { inbox, saving }
+        };
+        Self { inbox, saving: tokio::spawn(save_all.in_current_span()) }
     }
 
     pub(crate) fn inbox(&self) -> Inbox {
@@ -47,7 +48,8 @@ impl Saver {
 /// Saves one checkpoint and waits until it is recorded. Without it the run only takes longer after a loss, so a failure is no
 /// reason to stop.
 pub(crate) async fn save(task: &Task, checkpoint: &Checkpoint) {
-    match try_save(task, checkpoint).await {
+    let span = child!("checkpoint", likeness.step = checkpoint.step);
+    match try_save(task, checkpoint).instrument(span).await {
         Ok(()) => info!(step = checkpoint.step, "checkpoint committed"),
         Err(error) => warn!(step = checkpoint.step, error, "checkpoint not saved, training goes on"),
     }

@@ -8,6 +8,7 @@ use std::{
 
 use likeness_proto::{Evaluation, v1};
 use likeness_worker::Task;
+use tracing::Span;
 
 use super::saver::Inbox;
 use crate::{Checkpoint, Observer};
@@ -21,14 +22,16 @@ const MOMENT: Duration = Duration::from_millis(5);
 pub(crate) struct Watcher {
     task: Task,
     inbox: Inbox,
+    span: Span,
     step: u32,
     /// How many steps were done when.
     done: VecDeque<(u32, Instant)>,
 }
 
 impl Watcher {
-    pub(crate) fn new(task: Task, inbox: Inbox) -> Self {
-        Self { task, inbox, step: 0, done: VecDeque::new() }
+    /// `span`: what spans about the run are children of.
+    pub(crate) fn new(task: Task, inbox: Inbox, span: Span) -> Self {
+        Self { task, inbox, span, step: 0, done: VecDeque::new() }
     }
 
     fn report(&self, losses: Vec<f32>, evaluations: Vec<v1::Evaluation>) {
@@ -76,5 +79,9 @@ impl Observer for Watcher {
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
         self.inbox.send_replace(Some(checkpoint));
+    }
+
+    fn span(&self) -> Span {
+        self.span.clone()
     }
 }

@@ -49,6 +49,7 @@ impl Bench {
             output_prefix: output_prefix(&tenant, &subject, TaskKind::Train, lease),
             subject,
             base_model: MODEL.digest.to_string().parse().unwrap(),
+            traceparent: None,
             work: Kind::Train(work),
         };
         Self { store, grant }

@@ -108,6 +108,7 @@ fn render_grant() -> v1::Grant {
         subject: "anna".into(),
         output_prefix: format!("v1/acme/anna/render/{task}/1/"),
         base_model: digest(),
+        traceparent: String::new(),
         work: Some(v1::grant::Work::Render(v1::RenderWork {
             embedding: Some(object),
             shots: vec![v1::Shot { index: 0, prompt: "{subject}".into(), seed: 0 }],

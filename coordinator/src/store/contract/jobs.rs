@@ -45,6 +45,27 @@ pub(crate) async fn a_job_goes_from_photos_to_a_contact_sheet<E: Engine>() {
     }
 }
 
+pub(crate) async fn every_task_of_a_job_knows_whose_child_it_is<E: Engine>() {
+    let world = World::<E>::new().await;
+    world.put("ada").await;
+    let mut submission: likeness_proto::Submission = request("key", &["ada"], true).try_into().unwrap();
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    submission.traceparent = Some(parent.to_owned());
+    world.store.submit(&world.tenant, &submission, [1; 32], &actor()).await.unwrap();
+    let first = world.claim_one().await;
+    world.fail(&first, true).await.unwrap();
+    let mut attempts = vec![first];
+    while let Some(grant) = world.claim().await.into_iter().next() {
+        world.complete(&grant).await.unwrap();
+        attempts.push(grant);
+        for surplus in world.store.census().await.unwrap().leases {
+            assert!(surplus.1 <= 1);
+        }
+    }
+    assert!(attempts.len() >= 3, "{attempts:?}");
+    assert!(attempts.iter().all(|grant| grant.traceparent == parent), "{attempts:?}");
+}
+
 pub(crate) async fn a_repeated_request_gets_the_job_accepted_then<E: Engine>() {
     let world = World::<E>::new().await;
     world.put("ada").await;

@@ -303,7 +303,7 @@ impl Writing<'_> {
         };
         for (position, asked) in submission.subjects.iter().enumerate() {
             let place = Place { tenant: tenant.clone(), job, subject: asked.name.clone() };
-            self.begin_course(&place, position, &asked.init, submission.priority, &specs, &model)?;
+            self.begin_course(&place, position, &asked.init, submission, &specs, &model)?;
         }
         let row = JobRow {
             key: key.to_owned(),
@@ -325,7 +325,7 @@ impl Writing<'_> {
         place: &Place,
         position: usize,
         init: &str,
-        priority: i32,
+        submission: &Submission,
         specs: &likeness_proto::Specs,
         model: &BaseModel,
     ) -> Result<()> {
@@ -357,6 +357,7 @@ impl Writing<'_> {
                 job_id: place.job.to_string(),
                 subject: place.subject.to_string(),
                 base_model: model.digest.to_string(),
+                traceparent: submission.traceparent.clone().unwrap_or_default(),
                 work: Some(work),
                 ..Default::default()
             };
@@ -368,7 +369,7 @@ impl Writing<'_> {
                 ready_at: queued_at,
                 shots,
                 cost,
-                priority,
+                priority: submission.priority,
                 drawn: 0,
                 checkpoint: None,
             });

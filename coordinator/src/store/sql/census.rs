@@ -1,5 +1,5 @@
-//! Counts for metrics. What waits is read off the index that claims use, whole: some 0.2 s for a million tasks. So whoever counts
-//! lets the pause grow with what a look takes.
+//! Counts for metrics. What waits is read off the index that claims use, whole and in its order: half a second or so for a million tasks.
+//! So whoever counts lets the pause grow with what a look takes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +27,7 @@ async fn waiting(tx: &mut Connection, now: Timestamp) -> Result<BTreeMap<(TaskKi
         "SELECT w.kind, coalesce(n.weight, 1), w.tasks, w.since
          FROM (SELECT kind, tenant, count(*) AS tasks,
                    min(CASE WHEN ready_at > queued_at THEN ready_at ELSE queued_at END) AS since
-               FROM tasks WHERE state = 1 GROUP BY kind, tenant) w
+               FROM tasks WHERE state = 1 GROUP BY kind, base_model, tenant) w
          LEFT JOIN tenants n ON n.id = w.tenant",
     )
     .fetch_all(tx)

@@ -27,6 +27,8 @@ pub(super) struct Order<'a> {
     pub(super) priority: i32,
     pub(super) specs: &'a Specs,
     pub(super) model: &'a BaseModel,
+    /// Empty: nobody traces it.
+    pub(super) traceparent: &'a str,
 }
 
 /// Stores the courses of a job's subjects, none of which has begun.
@@ -154,6 +156,7 @@ fn grant(order: &Order<'_>, subject: &SubjectName, task: &Planned) -> v1::Grant 
         job_id: order.job.to_string(),
         subject: subject.to_string(),
         base_model: order.model.digest.to_string(),
+        traceparent: order.traceparent.to_owned(),
         work: Some(task.work.clone()),
         ..Default::default()
     }

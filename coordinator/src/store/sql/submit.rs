@@ -32,7 +32,8 @@ pub(super) async fn submit(
     let specs = submission.resolve(&model.facts)?;
     let job = JobId::new();
     insert_job(w, tenant, job, submission, request, &specs, &model).await?;
-    let order = Order { tenant, job, priority: submission.priority, specs: &specs, model: &model };
+    let traceparent = submission.traceparent.as_deref().unwrap_or_default();
+    let order = Order { tenant, job, priority: submission.priority, specs: &specs, model: &model, traceparent };
     courses_of(w, &order, &submission.subjects).await?;
     w.tell(Signal::Ready);
     let accepted = jobs::get(&mut w.tx, tenant, job).await?;

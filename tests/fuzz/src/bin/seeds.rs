@@ -146,6 +146,7 @@ fn grant(work: v1::grant::Work) -> v1::Grant {
         subject: "anna".into(),
         output_prefix: format!("v1/acme/anna/train/{ID}/1/"),
         base_model: digest(),
+        traceparent: String::new(),
         work: Some(work),
     }
 }
