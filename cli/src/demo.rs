@@ -98,7 +98,7 @@ async fn make(
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let bucket = Address::Folder(state.dir().bucket());
     let store = StoreAddress::Sqlite(state.dir().store());
-    let up = Up { state, store, bucket, ready: ready.clone(), tuning: Tuning::from(&context.settings) };
+    let up = Up { state, store, bucket, ready: ready.clone(), tuning: Tuning::from(&context.settings), page: None };
     let stop = CancellationToken::new();
     let (announce, served) = oneshot::channel();
     let opened = || announce.send(()).map_err(|()| Failure::unexpected("nobody waits for the service"));

@@ -11,7 +11,9 @@ use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
 use crate::up::Tuning;
 use crate::{bucket, models, signals, tls};
-use likeness_coordinator::{CoordinatorError, Limits, OidcOptions, Options, StoreAddress, Tokens, WorkerCertificates};
+use likeness_coordinator::{
+    CoordinatorError, Limits, OidcOptions, Options, PageOptions, StoreAddress, Tokens, WorkerCertificates,
+};
 use likeness_diffusion::BaseModel as Model;
 use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
 use likeness_sampler::Sampler;
@@ -134,12 +136,18 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let base = coordinator_options(store, bucket, &token, pepper, &Tuning::from(settings))?;
     let most = settings.max_connections;
     let limits = Limits { connections: most, connections_per_address: most / 4, ..Limits::default() };
+    let page = match settings.page_listen {
+        Some(address) => Some(page(settings, address).await?),
+        None => None,
+    };
+    let said =
+        page.as_ref().map(page_url).transpose()?.map_or_else(String::new, |url| format!(", its status page at {url}"));
     let counts = settings.counts();
-    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, counts, ..base };
+    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, counts, page, ..base };
     if scheme == "http" {
         state.announce(address)?;
     }
-    context.format.print(&format!("{scheme}://{address}"), |url| format!("the coordinator is up at {url}"))?;
+    context.format.print(&format!("{scheme}://{address}"), |url| format!("the coordinator is up at {url}{said}"))?;
     likeness_coordinator::run(listener, options, shutdown).await.map_err(Into::into)
 }
 
@@ -277,6 +285,32 @@ pub(crate) fn on_this_machine(address: SocketAddr) -> Result<(), Failure> {
             "cannot listen on {address}: without TLS only this machine may call; set tls_cert and tls_key, or listen on 127.0.0.1 or ::1"
         ),
     ))
+}
+
+/// Binds the address of the status page, under the rules of the server's.
+///
+/// # Errors
+/// As [`listen`], and when certificate and key are not in order.
+pub(crate) async fn page(settings: &Settings, address: SocketAddr) -> Result<PageOptions, Failure> {
+    let tls = tls::of_page(settings)?;
+    let bound = match tls {
+        Some(_) => bind(address).await,
+        None => listen(address).await,
+    };
+    let listener = bound.map_err(|failure| match failure.exit {
+        Exit::PortInUse => Failure::new(
+            Exit::PortInUse,
+            format!("cannot serve the status page on {address}: the port is in use; stop what uses it, or set page_listen to another"),
+        ),
+        _ => failure,
+    })?;
+    Ok(PageOptions { listener: Arc::new(listener), tls })
+}
+
+/// Where a browser finds the page.
+pub(crate) fn page_url(page: &PageOptions) -> Result<String, Failure> {
+    let address = page.listener.local_addr().map_err(Failure::unexpected)?;
+    Ok(format!("{}://{address}/", if page.tls.is_some() { "https" } else { "http" }))
 }
 
 /// Binds an address, whoever may call there.

@@ -55,6 +55,8 @@ pub struct Settings {
     pub health_listen: Option<SocketAddr>,
     /// Whether a coordinator says what services and messages it knows.
     pub reflection: bool,
+    /// Where a coordinator serves its status page; none: nowhere, of `up` on this machine.
+    pub page_listen: Option<SocketAddr>,
     /// Where the coordinator remembers; none: `likeness.db` in the state folder.
     #[serde(skip)]
     pub store: Option<StoreAddress>,

@@ -3,7 +3,11 @@
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use likeness_coordinator::WorkerCertificates;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
+use std::sync::Arc;
 use tonic::transport::{Identity, ServerTlsConfig};
 
 /// How a server speaks to its callers; `None`: in the clear, since no certificate is set.
@@ -19,6 +23,32 @@ pub fn of_server(settings: &Settings) -> Result<Option<ServerTlsConfig>, Failure
         (None, None) => Ok(None),
         _one => Err(Failure::new(Exit::Setting, "tls_cert and tls_key are set together or not at all")),
     }
+}
+
+/// The same for browsers, who speak HTTP/1.1.
+///
+/// # Errors
+/// As [`of_server`], and [`Exit::Setting`] when certificate and key do not go together.
+pub fn of_page(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
+    let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
+        return of_server(settings).map(|_| None);
+    };
+    let refuse = |error: &dyn ToString| {
+        let (cert, key, error) = (cert.display(), key.display(), error.to_string());
+        Failure::new(
+            Exit::Setting,
+            format!("{cert} and {key}, which tls_cert and tls_key name, cannot be used: {error}"),
+        )
+    };
+    let chain = CertificateDer::pem_slice_iter(&pem("tls_cert", cert)?).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(&pem("tls_key", key)?);
+    let (chain, key) = (chain.map_err(|error| refuse(&error))?, key.map_err(|error| refuse(&error))?);
+    let ring = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
+    let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
+    let mut config = config.map_err(|error| refuse(&error))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Some(Arc::new(config)))
 }
 
 /// How a coordinator knows workers by their certificates; `None`: it does not, since no authority is set.

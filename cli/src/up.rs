@@ -2,15 +2,17 @@
 
 use crate::bucket::Address;
 use crate::commands::Context;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::packing::{self, Measuring, Ready};
 use crate::roles::{self, Worker};
+use crate::settings::Settings;
 use crate::state_dir::{LockedState, StateDir};
 use crate::{health, models, signals};
-use likeness_coordinator::{Options, StoreAddress};
+use likeness_coordinator::{Options, PageOptions, StoreAddress};
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
 use serde::Serialize;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -18,6 +20,9 @@ use tokio::sync::SetOnce;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
 use tracing::info;
+
+/// Where `up` serves its status page, if nobody says otherwise.
+const PAGE_PORT: u16 = 7433;
 
 /// What a whole service is made of.
 #[derive(Debug)]
@@ -32,6 +37,8 @@ pub struct Up {
     pub ready: Ready,
     /// How it works.
     pub tuning: Tuning,
+    /// Where its status page is served; none: nowhere.
+    pub page: Option<PageOptions>,
 }
 
 /// How a service works.
@@ -52,6 +59,7 @@ pub struct Tuning {
 #[derive(Serialize)]
 struct UpView {
     server: String,
+    page: String,
     state: String,
     base_model: String,
     pid: u32,
@@ -72,7 +80,7 @@ pub async fn serve(
     up.bucket.remove_unfinished()?; // the locked state says that nobody else writes
     let (token, bucket) = (up.state.token()?, up.bucket.open()?);
     let base = roles::coordinator_options(up.store, bucket.clone(), &token, up.state.pepper()?, &up.tuning)?;
-    let options = Options { counts: up.tuning.counts, ..base };
+    let options = Options { counts: up.tuning.counts, page: up.page, ..base };
     let server = Endpoint::from_shared(format!("http://{address}")).map_err(Failure::unexpected)?;
     let Ready { model, plan, .. } = up.ready;
     let held = models::on_the_wire(&model)?;
@@ -123,20 +131,27 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     let state = StateDir::at(&settings.state).lock()?;
     let healthy = health::serve(settings, &shutdown).await?;
     let listener = roles::listen(settings.listen).await?;
+    let page = page(settings).await?;
     let ready = packing::load(settings, Some(state.dir()), Measuring::Briefly);
     let Some(ready) = shutdown.run_until_cancelled(ready).await else { return Ok(()) };
     let ready = ready?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let view = UpView {
         server: format!("http://{address}"),
+        page: roles::page_url(&page)?,
         state: settings.state.display().to_string(),
         base_model: ready.model.digest.to_string(),
         pid: std::process::id(),
     };
     let bucket = Address::of(settings, state.dir())?;
     let store = settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.dir().store()));
-    let up = Up { state, store, bucket, ready, tuning: Tuning::from(settings) };
-    let text = |view: &UpView| format!("likeness is up at {}, state in {}", view.server, view.state);
+    let up = Up { state, store, bucket, ready, tuning: Tuning::from(settings), page: Some(page) };
+    let text = |view: &UpView| {
+        let UpView { server, page, state, .. } = view;
+        format!(
+            "likeness is up at {server}, state in {state}; see it at {page}, signed in with the token in {state}/token"
+        )
+    };
     let open = || {
         healthy.send_replace(true);
         context.format.print(&view, text)
@@ -144,8 +159,19 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
     serve(up, listener, shutdown, open).await
 }
 
-impl From<&crate::settings::Settings> for Tuning {
-    fn from(settings: &crate::settings::Settings) -> Self {
+/// The status page where it is set to be, else at its usual port, else, where that is taken, at any.
+async fn page(settings: &Settings) -> Result<PageOptions, Failure> {
+    let address = settings.page_listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, PAGE_PORT)));
+    match roles::page(settings, address).await {
+        Err(failure) if failure.exit == Exit::PortInUse && settings.page_listen.is_none() => {
+            roles::page(settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+        }
+        bound => bound,
+    }
+}
+
+impl From<&Settings> for Tuning {
+    fn from(settings: &Settings) -> Self {
         Self {
             lease: settings.lease(),
             attempts: settings.attempts,

@@ -9,7 +9,7 @@ pub(crate) struct Timestamp(i64);
 
 impl Timestamp {
     /// The moment `millis` milliseconds after the Unix epoch.
-    pub(crate) fn from_millis(millis: i64) -> Self {
+    pub(crate) const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 

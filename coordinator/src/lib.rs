@@ -2,7 +2,7 @@
 //! Knows no tensors.
 //!
 //! What may happen to tasks is decided by `lifecycle`, a pure state machine; a `Store` remembers it; the gRPC services
-//! decode, ask the store, encode. `audit` is the log of who did what. `photos` is the only place that reads bytes of strangers.
+//! decode, ask the store, encode. `page` shows the same to browsers. `audit` is the log of who did what. `photos` is the only place that reads bytes of strangers.
 
 mod access;
 pub mod audit;
@@ -17,6 +17,7 @@ mod limits;
 mod metrics;
 mod models;
 mod office;
+mod page;
 mod photos;
 mod run;
 mod service;
@@ -28,6 +29,7 @@ mod sweep;
 pub use access::{Access, CertificatesError, OidcError, OidcOptions, Tokens, WorkerCertificates};
 pub use bucket::{History, Relic, RelicKind};
 pub use limits::Limits;
+pub use page::PageOptions;
 pub use photos::{DECODER_BUDGET, MAX_PHOTOS, MAX_SIDE, STORED_SIDE};
 pub use run::{CoordinatorError, Options, run};
 pub use store::{Found, NoStore, OpenError, StoreAddress, look};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, OptionFuture};
 use likeness_proto::v1::DESCRIPTORS;
 use likeness_proto::v1::admin_server::AdminServer;
 use likeness_proto::v1::avatars_server::AvatarsServer;
@@ -26,6 +26,7 @@ use crate::clock::SystemClock;
 use crate::health;
 use crate::limits::{Limits, incoming};
 use crate::office::Office;
+use crate::page::{self, PageOptions};
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
 use crate::store::postgres::PostgresStore;
 use crate::store::sqlite::SqliteStore;
@@ -53,6 +54,8 @@ pub struct Options {
     pub worker_certificates: Option<WorkerCertificates>,
     /// Whose word is taken for who people are; `None`: nobody's.
     pub oidc: Option<OidcOptions>,
+    /// Where browsers see the state of things; `None`: nowhere.
+    pub page: Option<PageOptions>,
     /// How much callers may ask.
     pub limits: Limits,
     /// A lease lives this long after each renewal.
@@ -85,6 +88,7 @@ impl Options {
             tls: None,
             worker_certificates: None,
             oidc: None,
+            page: None,
             limits: Limits::default(),
             lease,
             attempts: 3,
@@ -194,6 +198,7 @@ async fn serve<S: Store>(
         let tls = tls.clone().timeout(options.limits.first_call);
         server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
     }
+    let page = options.page.clone().map(|page| page::serve(page, Arc::clone(&gate), stop.clone()));
     let ears = Ears { known: table::is_known, begins: table::is_asked_by_people, refused: metrics::refused };
     let reflection = options.reflection.then(|| {
         let declared = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
@@ -204,13 +209,13 @@ async fn serve<S: Store>(
         .add_service(Served::by(post.guard(workers), ears))
         .add_service(Served::by(post.guard(AdminServer::new(AdminDesk(gate))), ears))
         .add_optional_service(reflection.transpose()?)
-        .serve_with_incoming_shutdown(incoming(listener, &options.limits), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming(Arc::new(listener), &options.limits), stop.clone().cancelled_owned());
     let deadline = async {
         stop.cancelled().await;
         tokio::time::sleep(options.drain_grace).await;
     };
     tokio::select! {
-        served = server => Ok(served?),
+        (served, _page) = async { tokio::join!(server, OptionFuture::from(page)) } => Ok(served?),
         () = deadline => {
             tracing::warn!(grace = ?options.drain_grace, "calls still going on after the grace, cut off");
             Ok(())

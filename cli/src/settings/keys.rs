@@ -56,6 +56,11 @@ pub const KEYS: &[Key] = &[
         "true: a coordinator tells who has a credential what services and messages it knows",
     ),
     key(
+        "page_listen",
+        None,
+        "address where a coordinator serves its status page; without TLS on this machine alone; default: nowhere, of `up` 127.0.0.1:7433",
+    ),
+    key(
         "store",
         None,
         "where the coordinator remembers, sqlite:FILE or postgres://USER@HOST/DATABASE; default: likeness.db in the state folder",

@@ -34,6 +34,11 @@ impl Pepper {
         Minted { hash: self.hash(&token), prefix, token }
     }
 
+    /// Another secret, which this one and `label` give.
+    pub(crate) fn derive(&self, label: &str) -> [u8; 32] {
+        self.hash(label)
+    }
+
     fn hash(&self, token: &str) -> [u8; 32] {
         let mut mac =
             Hmac::<Sha256>::new_from_slice(self.0.expose().as_bytes()).expect("HMAC takes keys of any length");

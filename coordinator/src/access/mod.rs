@@ -19,7 +19,7 @@ use tonic::Request;
 use crate::audit::Actor;
 
 pub use certificates::{CertificatesError, WorkerCertificates};
-pub(crate) use gate::Gate;
+pub(crate) use gate::{Caller, Gate};
 #[cfg(test)]
 pub(crate) use guard::Guard;
 pub(crate) use guard::Post;
@@ -30,6 +30,7 @@ pub(crate) use oidc::Oidc;
 #[cfg(fuzzing)]
 pub(crate) use oidc::fuzzing as jwt;
 pub use oidc::{OidcError, OidcOptions};
+pub(crate) use watched::end as lapse;
 
 /// What a credential opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,20 @@ pub struct Access {
     pub actor: Actor,
     /// The worker that it names, which then has no other name.
     pub worker: Option<String>,
+}
+
+impl Access {
+    /// Whether it opens this method, or this part of the status page.
+    pub(crate) fn may(&self, path: &str) -> bool {
+        let (roles, _) = table::method(path);
+        self.roles.iter().any(|role| roles.contains(role))
+    }
+
+    /// The tenant whose front door it opens.
+    pub(crate) fn tenant(&self) -> Result<&TenantId, Refusal> {
+        let none = || Refusal::new(ErrorCode::Forbidden, "the credential is of no tenant; use one of a tenant's");
+        self.tenant.as_ref().ok_or_else(none)
+    }
 }
 
 /// The tokens that are known without looking into the store.
@@ -86,8 +101,7 @@ fn unauthenticated(message: impl Into<String>) -> Refusal {
 /// The tenant of the credential that came with a call, as its guard noted it.
 pub(crate) fn tenant<T>(request: &Request<T>) -> Result<TenantId, Refusal> {
     let access = request.extensions().get::<Access>();
-    let tenant = access.and_then(|access| access.tenant.clone());
-    tenant.ok_or_else(|| Refusal::new(ErrorCode::Forbidden, "the credential is of no tenant; use one of a tenant's"))
+    access.ok_or_else(|| unauthenticated("the call carries no credential"))?.tenant().cloned()
 }
 
 /// Who called, as its guard noted it.

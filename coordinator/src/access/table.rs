@@ -66,10 +66,15 @@ pub(crate) fn is_known(path: &str) -> bool {
     path == REFLECTION || TABLE.iter().any(|(method, ..)| *method == path)
 }
 
+/// What the status page shows that is no method of a service, and the roles that may look at it.
+pub(super) const PAGES: &[(&str, &[Role])] = &[("/page/Fleet", ADMINISTER), ("/page/Work", LOOK)];
+
 /// The roles that may call the method of this path (none: nobody), and how it goes.
 pub(super) fn method(path: &str) -> (&'static [Role], Shape) {
     if path == REFLECTION {
         return (ALL, Upload);
     }
-    TABLE.iter().find(|(method, ..)| *method == path).map_or((&[], Unary), |(_, roles, shape)| (*roles, *shape))
+    let page = || PAGES.iter().find(|(page, _)| *page == path).map(|(_, roles)| (*roles, Unary));
+    let method = TABLE.iter().find(|(method, ..)| *method == path).map(|(_, roles, shape)| (*roles, *shape));
+    method.or_else(page).unwrap_or((&[], Unary))
 }

@@ -20,11 +20,11 @@ use super::gate::Caller;
 use crate::store::Store;
 
 /// Ends with the reason why the stream is to end.
-type End = BoxFuture<'static, Status>;
+pub(crate) type End = BoxFuture<'static, Status>;
 
 /// Waits until the caller's credential opens the call no longer, looking once in `period`, or until the deadline of a call that began
 /// at the first instant.
-pub(super) fn end<S: Store>(
+pub(crate) fn end<S: Store>(
     gate: Arc<Gate<S>>,
     caller: Caller,
     period: Duration,

@@ -23,7 +23,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The connections that come to `listener`.
 pub(crate) fn incoming(
-    listener: TcpListener,
+    listener: Arc<TcpListener>,
     limits: &Limits,
 ) -> impl Stream<Item = io::Result<Guarded>> + Send + use<> {
     let crowd = Crowd::new(limits);

@@ -16,7 +16,7 @@ use crate::store::{Reading, Store};
 const CHUNK: usize = 1 << 20;
 
 /// Streams an object of the tenant. Ends with an error, whatever was sent, when the bytes are not those committed.
-pub(super) async fn download<S: Store>(
+pub(crate) async fn download<S: Store>(
     shared: &Shared<S>,
     tenant: &TenantId,
     key: &str,

@@ -8,10 +8,12 @@ mod watch;
 mod workers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub(crate) use admin::AdminDesk;
 pub(crate) use avatars::FrontDesk;
+pub(crate) use download::download;
+pub(crate) use watch::watch;
 pub(crate) use workers::FleetDesk;
 
 use std::sync::Arc;

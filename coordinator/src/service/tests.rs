@@ -6,7 +6,7 @@ mod floods;
 mod lapses;
 mod limits;
 mod reflection;
-mod served;
+pub(crate) mod served;
 mod tenants;
 
 use std::sync::Arc;

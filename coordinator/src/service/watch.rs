@@ -15,7 +15,7 @@ use crate::metrics;
 use crate::store::Store;
 
 /// Streams the job. While the watcher is slow, changes run together: it always gets the newest.
-pub(super) async fn watch<S: Store>(
+pub(crate) async fn watch<S: Store>(
     shared: Arc<Shared<S>>,
     tenant: TenantId,
     id: JobId,

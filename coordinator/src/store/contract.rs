@@ -5,6 +5,7 @@ mod census;
 mod garbage;
 mod jobs;
 mod leases;
+mod roster;
 mod shares;
 mod subjects;
 pub(crate) mod tampering;
@@ -15,6 +16,7 @@ pub(crate) use census::*;
 pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
+pub(crate) use roster::*;
 pub(crate) use shares::*;
 pub(crate) use subjects::*;
 pub(crate) use training::*;
@@ -30,7 +32,7 @@ use likeness_proto::{
     avatar_name, checkpoint_name, photo_key,
 };
 
-use super::{Cause, Limits, Policy, SWEEP_LIMIT, Store, StoreError, Sweep, Terms, TermsChange, UPLOAD_LIMIT};
+use super::{Cause, Limits, Policy, Roster, SWEEP_LIMIT, Store, StoreError, Sweep, Terms, TermsChange, UPLOAD_LIMIT};
 use crate::audit::{Actor, Blind};
 use crate::clock::ManualClock;
 
@@ -363,6 +365,7 @@ macro_rules! contract {
             what_waits_is_counted_and_so_is_who_works,
             a_task_waits_from_when_it_became_ready,
             every_task_of_a_job_knows_whose_child_it_is,
+            the_roster_shows_who_works_on_what_and_to_a_tenant_its_own,
         }
     };
 }

@@ -9,6 +9,7 @@ mod look;
 // Both engines compile the queries in `sql`, each over its own types: see ARCHITECTURE.md.
 #[allow(clippy::duplicate_mod)]
 pub(crate) mod postgres;
+mod roster;
 mod signals;
 #[allow(clippy::duplicate_mod)]
 pub(crate) mod sqlite;
@@ -36,7 +37,8 @@ use crate::clock::Timestamp;
 pub use address::{NoStore, OpenError, StoreAddress};
 pub(crate) use census::{Census, Class, Presence};
 pub use look::{Found, look};
-pub(crate) use signals::{Signal, Signals};
+pub(crate) use roster::{Hand, Held, ROSTER_LIMIT, Roster};
+pub(crate) use signals::{JobChanges, Signal, Signals};
 pub(crate) use timed::Timed;
 
 /// How a store hands out work, and names things where no name may stand.
@@ -316,6 +318,8 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn register(&self, registration: &Registration) -> impl Answer<()>;
     /// Leases tasks that are ready to a worker, dealt among tenants by [`crate::lifecycle::Deal`], within their limits.
     fn claim(&self, ask: &LeaseAsk) -> impl Answer<Vec<v1::Grant>>;
+    /// Who works on what: the whole fleet, or what is leased of a tenant's tasks. At most [`ROSTER_LIMIT`] of either.
+    fn roster(&self, of: Option<&TenantId>) -> impl Answer<Roster>;
     /// Under which prefix a lease writes; of a past lease too.
     fn outputs(&self, lease: LeaseId) -> impl Answer<Prefix>;
     /// Prolongs leases and records progress; one answer for each renewal.

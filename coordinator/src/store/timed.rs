@@ -12,8 +12,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signals, Store, StoreError, Sweep, Tenant, Terms,
-    TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signals, Store, StoreError, Sweep, Tenant,
+    Terms, TermsChange, Upload,
 };
 use crate::audit::Actor;
 use crate::clock::Timestamp;
@@ -87,6 +87,7 @@ timed! {
     fn overdue() -> Vec<(TenantId, SubjectName)>;
     fn register(registration: &Registration) -> ();
     fn claim(ask: &LeaseAsk) -> Vec<v1::Grant>;
+    fn roster(of: Option<&TenantId>) -> Roster;
     fn outputs(lease: LeaseId) -> Prefix;
     fn renew(renewals: &Renewals) -> Vec<Verdict>;
     fn complete(completion: &Completion) -> ();

@@ -23,43 +23,43 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::{CoordinatorError, Limits, Options, StoreAddress, Tokens, run};
 
-pub(super) const MODEL: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(crate) const MODEL: &str = "sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
-pub(super) type People = AvatarsClient<InterceptedService<Channel, Bearer>>;
-pub(super) type Fleet = WorkersClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type People = AvatarsClient<InterceptedService<Channel, Bearer>>;
+pub(crate) type Fleet = WorkersClient<InterceptedService<Channel, Bearer>>;
 
 /// A coordinator that serves, and where its memory lies.
-pub(super) struct Served {
-    pub(super) folder: Arc<TempDir>,
-    pub(super) bucket: Arc<InMemory>,
-    pub(super) address: SocketAddr,
-    pub(super) channel: Channel,
-    pub(super) shutdown: CancellationToken,
-    pub(super) running: JoinHandle<Result<(), CoordinatorError>>,
+pub(crate) struct Served {
+    pub(crate) folder: Arc<TempDir>,
+    pub(crate) bucket: Arc<InMemory>,
+    pub(crate) address: SocketAddr,
+    pub(crate) channel: Channel,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) running: JoinHandle<Result<(), CoordinatorError>>,
 }
 
-pub(super) fn secret(text: &str) -> Secret {
+pub(crate) fn secret(text: &str) -> Secret {
     Secret::new(text).unwrap()
 }
 
 impl Served {
-    pub(super) async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::over(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), Duration::from_secs(60)).await
     }
 
-    pub(super) async fn with_lease(lease: Duration) -> Self {
+    pub(crate) async fn with_lease(lease: Duration) -> Self {
         Self::over(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), lease).await
     }
 
-    pub(super) async fn with_limits(limits: Limits) -> Self {
+    pub(crate) async fn with_limits(limits: Limits) -> Self {
         Self::with(|options| Options { limits, ..options }).await
     }
 
-    pub(super) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(Options) -> Options) -> Self {
         Self::start(Arc::new(tempfile::tempdir().unwrap()), Arc::new(InMemory::new()), change).await
     }
 
-    pub(super) async fn over(folder: Arc<TempDir>, bucket: Arc<InMemory>, lease: Duration) -> Self {
+    pub(crate) async fn over(folder: Arc<TempDir>, bucket: Arc<InMemory>, lease: Duration) -> Self {
         Self::start(folder, bucket, |options| Options { lease, ..options }).await
     }
 
@@ -76,24 +76,24 @@ impl Served {
         Self { folder, bucket, address, channel, shutdown, running }
     }
 
-    pub(super) async fn restarted(self) -> Self {
+    pub(crate) async fn restarted(self) -> Self {
         let (folder, bucket) = self.stop().await;
         Self::over(folder, bucket, Duration::from_secs(60)).await
     }
 
-    pub(super) fn people_with(&self, token: &str) -> People {
+    pub(crate) fn people_with(&self, token: &str) -> People {
         AvatarsClient::with_interceptor(self.channel.clone(), Bearer::new(&secret(token)))
     }
 
-    pub(super) fn people(&self) -> People {
+    pub(crate) fn people(&self) -> People {
         self.people_with("right")
     }
 
-    pub(super) fn fleet(&self) -> Fleet {
+    pub(crate) fn fleet(&self) -> Fleet {
         WorkersClient::with_interceptor(self.channel.clone(), Bearer::new(&secret("right")))
     }
 
-    pub(super) async fn put(
+    pub(crate) async fn put(
         &self,
         subject: &str,
         photos: &[(&str, Vec<u8>)],
@@ -103,12 +103,12 @@ impl Served {
     }
 
     /// A subject of one photo, and a job that trains it and draws one avatar.
-    pub(super) async fn submitted(&self) -> v1::Job {
+    pub(crate) async fn submitted(&self) -> v1::Job {
         self.put("ada", &[("a.png", png(64, 48))]).await.unwrap();
         self.people().submit_job(request()).await.unwrap().into_inner()
     }
 
-    pub(super) async fn download(&self, key: &str) -> Result<Vec<u8>, Refusal> {
+    pub(crate) async fn download(&self, key: &str) -> Result<Vec<u8>, Refusal> {
         let read = |status: Status| Refusal::read(&status);
         let request = v1::DownloadRequest { key: key.into() };
         let mut stream = self.people().download(request).await.map_err(read)?.into_inner();
@@ -120,45 +120,45 @@ impl Served {
     }
 
     /// Everything of anybody's in the bucket.
-    pub(super) async fn keys(&self) -> Vec<String> {
+    pub(crate) async fn keys(&self) -> Vec<String> {
         self.keys_under("v1").await
     }
 
-    pub(super) async fn keys_under(&self, root: &str) -> Vec<String> {
+    pub(crate) async fn keys_under(&self, root: &str) -> Vec<String> {
         use futures::TryStreamExt;
         let listed: Vec<_> = self.bucket.list(Some(&Path::from(root))).try_collect().await.unwrap();
         listed.into_iter().map(|meta| meta.location.to_string()).collect()
     }
 
-    pub(super) async fn forget(&self, subject: &str) -> v1::ForgetReceipt {
+    pub(crate) async fn forget(&self, subject: &str) -> v1::ForgetReceipt {
         let forget = v1::ForgetSubjectRequest { subject: subject.into() };
         self.people().forget_subject(forget).await.unwrap().into_inner()
     }
 
-    pub(super) fn store(&self) -> StoreAddress {
+    pub(crate) fn store(&self) -> StoreAddress {
         StoreAddress::Sqlite(self.folder.path().join("likeness.db"))
     }
 
     /// Ends it, so that its folder can be copied.
-    pub(super) async fn stop(self) -> (Arc<TempDir>, Arc<InMemory>) {
+    pub(crate) async fn stop(self) -> (Arc<TempDir>, Arc<InMemory>) {
         self.shutdown.cancel();
         self.running.await.unwrap().unwrap();
         (self.folder, self.bucket)
     }
 
-    pub(super) async fn get_job(&self, job: &v1::Job) -> v1::Job {
+    pub(crate) async fn get_job(&self, job: &v1::Job) -> v1::Job {
         let request = v1::GetJobRequest { job_id: job.id.clone() };
         self.people().get_job(request).await.unwrap().into_inner()
     }
 }
 
-pub(super) fn png(width: u32, height: u32) -> Vec<u8> {
+pub(crate) fn png(width: u32, height: u32) -> Vec<u8> {
     let mut bytes = std::io::Cursor::new(Vec::new());
     DynamicImage::new_rgb8(width, height).write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-pub(super) fn parts(subject: &str, photos: &[(&str, Vec<u8>)]) -> Vec<PutSubjectRequest> {
+pub(crate) fn parts(subject: &str, photos: &[(&str, Vec<u8>)]) -> Vec<PutSubjectRequest> {
     let consent =
         v1::Consent { attested_by: "Ada".into(), capacity: v1::Capacity::Self_.into(), statement: "that is me".into() };
     let mut parts = vec![Part::Header(v1::SubjectHeader { subject: subject.into(), consent: Some(consent) })];
@@ -170,7 +170,7 @@ pub(super) fn parts(subject: &str, photos: &[(&str, Vec<u8>)]) -> Vec<PutSubject
     parts.into_iter().map(|part| PutSubjectRequest { part: Some(part) }).collect()
 }
 
-pub(super) fn request() -> v1::SubmitJobRequest {
+pub(crate) fn request() -> v1::SubmitJobRequest {
     let prompt = v1::Prompt { text: "{subject} at sea".into(), seeds: vec![1] };
     v1::SubmitJobRequest {
         idempotency_key: "key".into(),
@@ -182,14 +182,14 @@ pub(super) fn request() -> v1::SubmitJobRequest {
 }
 
 /// A worker that does as the test says.
-pub(super) struct Worker<'a> {
-    pub(super) served: &'a Served,
-    pub(super) fleet: Fleet,
-    pub(super) incarnation: String,
+pub(crate) struct Worker<'a> {
+    pub(crate) served: &'a Served,
+    pub(crate) fleet: Fleet,
+    pub(crate) incarnation: String,
 }
 
 impl<'a> Worker<'a> {
-    pub(super) fn registration(&self) -> v1::RegisterRequest {
+    pub(crate) fn registration(&self) -> v1::RegisterRequest {
         v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: "node-1".into(),
@@ -200,14 +200,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    pub(super) async fn registered(served: &'a Served) -> Self {
+    pub(crate) async fn registered(served: &'a Served) -> Self {
         let mut worker = Self { served, fleet: served.fleet(), incarnation: Incarnation::new().to_string() };
         let request = worker.registration();
         worker.fleet.register(request).await.unwrap();
         worker
     }
 
-    pub(super) async fn lease(&mut self, wait_ms: u32) -> Vec<v1::Grant> {
+    pub(crate) async fn lease(&mut self, wait_ms: u32) -> Vec<v1::Grant> {
         let request = v1::LeaseRequest {
             incarnation: self.incarnation.clone(),
             kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
@@ -217,18 +217,18 @@ impl<'a> Worker<'a> {
         self.fleet.lease(request).await.unwrap().into_inner().grants
     }
 
-    pub(super) async fn lease_one(&mut self) -> v1::Grant {
+    pub(crate) async fn lease_one(&mut self) -> v1::Grant {
         self.lease(30_000).await.pop().expect("a task must be ready")
     }
 
-    pub(super) async fn write(&self, grant: &v1::Grant, name: &str) -> ObjectRef {
+    pub(crate) async fn write(&self, grant: &v1::Grant, name: &str) -> ObjectRef {
         let key = grant.output_prefix.parse::<Prefix>().unwrap().key(name).unwrap();
         self.served.bucket.put(&Path::from(key.as_str()), name.to_owned().into()).await.unwrap();
         ObjectRef::of(key, name.as_bytes())
     }
 
     /// Writes what the task asks for and reports it.
-    pub(super) async fn finish(&mut self, grant: &v1::Grant) -> Result<(), Refusal> {
+    pub(crate) async fn finish(&mut self, grant: &v1::Grant) -> Result<(), Refusal> {
         use v1::complete_request::Result as Outcome;
         let result = match grant.work.as_ref().unwrap() {
             v1::grant::Work::Train(_) => Outcome::Train(v1::TrainResult {
@@ -251,7 +251,7 @@ impl<'a> Worker<'a> {
         self.complete(grant, result).await
     }
 
-    pub(super) async fn complete(
+    pub(crate) async fn complete(
         &mut self,
         grant: &v1::Grant,
         result: v1::complete_request::Result,
@@ -266,7 +266,7 @@ impl<'a> Worker<'a> {
         self.fleet.complete(request).await.map(drop).map_err(|status| Refusal::read(&status))
     }
 
-    pub(super) async fn checkpoint(&mut self, grant: &v1::Grant, object: ObjectRef) -> Result<v1::Verdict, Refusal> {
+    pub(crate) async fn checkpoint(&mut self, grant: &v1::Grant, object: ObjectRef) -> Result<v1::Verdict, Refusal> {
         let checkpoint = Some(v1::Checkpoint { object: Some(object.into()), step: 5 });
         let report = v1::TrainReport { step: 5, losses: vec![0.5; 5], checkpoint, ..Default::default() };
         let progress = Some(v1::renewal::Progress::Train(report));

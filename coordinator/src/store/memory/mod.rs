@@ -4,6 +4,7 @@
 mod census;
 mod fleet;
 mod people;
+mod roster;
 mod shares;
 mod tables;
 mod upkeep;
@@ -23,8 +24,8 @@ use self::tables::{Tables, Writing};
 use super::contract::{Engine, contract};
 use super::signals::Others;
 use super::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant,
-    Terms, TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signal, Signals, Store, StoreError, Sweep,
+    Tenant, Terms, TermsChange, Upload,
 };
 use crate::audit::{Actor, Entry};
 use crate::clock::{Clock, Timestamp};
@@ -340,6 +341,10 @@ impl Store for Memory {
 
     async fn claim(&self, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
         self.write("claim", |w| w.claim(ask)).await
+    }
+
+    async fn roster(&self, of: Option<&TenantId>) -> Result<Roster> {
+        self.read("roster", |t, _| Ok(t.roster(of))).await
     }
 
     async fn outputs(&self, lease: LeaseId) -> Result<Prefix> {

@@ -15,15 +15,16 @@ use uuid::Uuid;
 
 use super::dialect::{self, Connection, Db};
 use super::{
-    Result, census, courses, erasures, fleet, jobs, keys, losses, reports, shares, subjects, submit, tenants, upkeep,
+    Result, census, courses, erasures, fleet, jobs, keys, losses, reports, roster, shares, subjects, submit, tenants,
+    upkeep,
 };
 use crate::audit::Actor;
 use crate::clock::{Clock, Timestamp};
 use crate::lifecycle::JobState;
 use crate::metrics::{self, Attempt};
 use crate::store::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Signal, Signals, Store, StoreError, Sweep, Tenant,
-    Terms, TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signal, Signals, Store, StoreError, Sweep,
+    Tenant, Terms, TermsChange, Upload,
 };
 
 /// A store in a database of the dialect.
@@ -364,6 +365,10 @@ impl Store for Engine {
 
     async fn claim(&self, ask: &LeaseAsk) -> Result<Vec<v1::Grant>> {
         write!(self, fleet::claim, ask)
+    }
+
+    async fn roster(&self, of: Option<&TenantId>) -> Result<Roster> {
+        roster::roster(&mut *self.read().await?, of).await
     }
 
     async fn outputs(&self, lease: LeaseId) -> Result<Prefix> {

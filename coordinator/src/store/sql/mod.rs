@@ -13,6 +13,7 @@ mod losses;
 mod outset;
 mod reports;
 mod results;
+mod roster;
 mod rows;
 mod shares;
 mod subjects;
