@@ -51,7 +51,7 @@ pub(in crate::page) fn course(frame: Frame<'_>, job: &Job, seen: &Seen) -> Marku
     let body = html! {
         p.up { a href={ "/jobs/" (job.id) } { "The whole job" } }
         (head(job, html! { bdi { (seen.progress.subject) } }))
-        section aria-label="Results" { (way(job, seen, 0)) }
+        section aria-labelledby="results" { h2 #results.sr { "Results" } (way(job, seen, 0)) }
     };
     page(&frame, body)
 }

@@ -52,7 +52,7 @@ pub(super) fn standing(subject: &v1::SubjectProgress) -> String {
 pub(super) fn training(training: &v1::TrainProgress) -> String {
     let v1::TrainProgress { step, max_steps, steps_per_second, .. } = training;
     let pace = if *steps_per_second > 0.0 { format!(", {steps_per_second:.1} a second") } else { String::new() };
-    format!("Step {step} of at most {max_steps}{pace}")
+    format!("Step {} of at most {}{pace}", grouped(u64::from(*step)), grouped(u64::from(*max_steps)))
 }
 
 fn drawing(rendering: &v1::RenderProgress) -> String {
