@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What people meet around the service: the protos (buf: style, and nothing that breaks a client), completions in real shells, man pages as
 # `man` formats them, and the Python client against a real `likeness up`. Installs what is missing; a tool that cannot be had is a
-# failure. LIKENESS_PROGRAM names a program that is built already; LIKENESS_WIRE_BASE the commit whose wire must still be spoken
+# failure. LIKENESS names a program that is built already; LIKENESS_WIRE_BASE the commit whose wire must still be spoken
 # (the one before this one).
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -50,7 +50,7 @@ protos() {
 }
 
 build() {
-    program="${LIKENESS_PROGRAM:-}"
+    program="${LIKENESS:-}"
     [ -z "$program" ] || return 0
     cargo build --release --workspace --bin likeness
     program="$CARGO_TARGET_DIR/release/likeness"

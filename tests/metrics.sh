@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Alerts and dashboards against a real Prometheus: promtool checks the rules and lets every alert fire and not fire; then a fleet and an
 # `up` are scraped while jobs succeed, are refused, and die with their worker (tests/operate/metrics.py), and every query of every panel
-# and rule must find what it names (tests/operate/resolve.py). Installs Debian's prometheus where it is missing. LIKENESS_PROGRAM names
+# and rule must find what it names (tests/operate/resolve.py). Installs Debian's prometheus where it is missing. LIKENESS names
 # a program that is built already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -19,7 +19,7 @@ promtool check rules deploy/alerts/likeness.rules.yaml
 promtool test rules deploy/alerts/likeness.tests.yaml
 python3 deploy/dashboards/make.py --check
 
-program="${LIKENESS_PROGRAM:-}"
+program="${LIKENESS:-}"
 if [ -z "$program" ]; then
     cargo build --release --workspace --bin likeness
     program="$CARGO_TARGET_DIR/release/likeness"

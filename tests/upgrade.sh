@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # An upgrade and a rollback between two releases with jobs under way (tests/operate/upgrade.py): this one, and the one of the commit before
-# it. LIKENESS_OLD_COMMIT names another commit; LIKENESS_PROGRAM and LIKENESS_OLD_PROGRAM name programs that are built already.
+# it. LIKENESS_OLD_COMMIT names another commit; LIKENESS and LIKENESS_OLD name programs that are built already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/likeness-ci}"
@@ -14,7 +14,7 @@ finish() {
 }
 trap finish EXIT
 
-old="${LIKENESS_OLD_PROGRAM:-}"
+old="${LIKENESS_OLD:-}"
 if [ -z "$old" ]; then
     commit="${LIKENESS_OLD_COMMIT:-HEAD~1}"
     git rev-parse --verify -q "$commit^{commit}" >/dev/null || git fetch -q --deepen=1
@@ -24,7 +24,7 @@ if [ -z "$old" ]; then
     old="$work/old"
     cp "$CARGO_TARGET_DIR/release/likeness" "$old"
 fi
-new="${LIKENESS_PROGRAM:-}"
+new="${LIKENESS:-}"
 if [ -z "$new" ]; then
     cargo build --release --workspace --bin likeness
     new="$CARGO_TARGET_DIR/release/likeness"
