@@ -1,7 +1,7 @@
 //! A fleet of processes over servers that `tests/fleet.sh` starts: Postgres and an S3 bucket.
 
 use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc;
@@ -14,6 +14,7 @@ use crate::sandbox::{Ran, signal};
 use crate::{Contents, Invariants};
 
 const TOKEN: &str = "of-all-roles";
+const PEPPER: &str = "of-all-coordinators";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A database and a prefix of the bucket of its own, a client, and what was started over them. All of it ends when it is dropped.
@@ -50,6 +51,7 @@ impl Fleet {
         assert!(made.expect("psql runs").success(), "the database {name} could not be made");
         let (server, _) = server.rsplit_once('/').expect("an address with a database");
         std::fs::write(folder.path().join("token"), TOKEN).expect("a token file");
+        std::fs::write(folder.path().join("pepper"), PEPPER).expect("a pepper file");
         Self {
             program: program.into(),
             store: format!("{server}/{name}"),
@@ -126,7 +128,7 @@ impl Fleet {
             command.env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
         command.arg("--state").arg(state).args(args).stdin(Stdio::null()).env_remove("RUST_LOG");
-        command.env("LIKENESS__TOKEN_FILE", self.path("token"));
+        command.env("LIKENESS__TOKEN_FILE", self.path("token")).env("LIKENESS__PEPPER_FILE", self.path("pepper"));
         command
     }
 
@@ -167,6 +169,43 @@ impl Fleet {
         Ran::of(command.output().expect("the program starts"), args)
     }
 
+    /// Has this machine looked at, with the settings of its coordinators.
+    pub fn doctor(&self) -> Ran {
+        let mut command = self.command(&["doctor", "--json"]);
+        command.env("LIKENESS__STORE", &self.store).env("LIKENESS__BUCKET", &self.bucket);
+        command.env("LIKENESS__BUCKET_ENDPOINT", &self.endpoint);
+        Ran::of(command.output().expect("the program starts"), &["doctor"])
+    }
+
+    /// Backs its database up, while it is in use.
+    pub fn back_up(&self) -> PathBuf {
+        let file = self.path("store.backup");
+        succeeds(Command::new("pg_dump").arg("--format=custom").arg("--file").arg(&file).arg(&self.store));
+        file
+    }
+
+    /// Loses its database and all of `v1/` of its bucket, and has both from backups again. Whatever was started over them has to have
+    /// ended; the next coordinator is the client's.
+    pub fn restore(&mut self, store: &Path, bucket: &Contents) {
+        let (server, name) = self.store.rsplit_once('/').expect("an address with a database");
+        for statement in [format!("DROP DATABASE {name} WITH (FORCE)"), format!("CREATE DATABASE {name}")] {
+            succeeds(Command::new("psql").args([&format!("{server}/postgres"), "-qc", &statement]));
+        }
+        succeeds(Command::new("pg_restore").args(["--no-owner", "--dbname", &self.store]).arg(store));
+
+        let root = format!("{}/{}", named("LIKENESS_TEST_FILER"), self.bucket.rsplit('/').next().expect("a name"));
+        succeeds(Command::new("curl").args(["-fsS", "-X", "DELETE", &format!("{root}/v1?recursive=true")]));
+        assert!(self.contents().is_empty(), "the bucket was lost");
+        let file = self.path("object");
+        for (key, bytes) in bucket {
+            std::fs::write(&file, bytes).expect("a file");
+            succeeds(
+                Command::new("curl").args(["-fsS", "-o", "/dev/null", "-T"]).arg(&file).arg(format!("{root}/{key}")),
+            );
+        }
+        self.coordinator.clear();
+    }
+
     /// The first coordinator's URL.
     pub fn url(&self) -> &str {
         &self.coordinator
@@ -191,6 +230,11 @@ impl Fleet {
             assert!(early, "submit failed: {}", ran.stderr());
         }
     }
+}
+
+fn succeeds(command: &mut Command) {
+    let ran = command.output().expect("it starts");
+    assert!(ran.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ran.stderr));
 }
 
 /// Objects below a folder of the bucket, by their path from `root`.

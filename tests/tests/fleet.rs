@@ -253,3 +253,61 @@ fn clocks_that_are_five_minutes_off_change_nothing() {
 
     fleet.nothing_is_lost(&job, AVATARS);
 }
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn a_store_and_a_bucket_come_back_from_their_backups_and_whoever_was_forgotten_since_stays_so() {
+    let mut fleet = Fleet::new(PROGRAM);
+    let desk = fleet.coordinator();
+    let workers = (fleet.trainer("trainer", &desk), fleet.sampler("sampler", &desk));
+    let jobs = ["ada", "bruno"].map(|name| submit_as(&fleet, name, QUICK));
+    jobs.iter().for_each(|job| fleet.nothing_is_lost(job, AVATARS));
+    let (store, bucket) = (fleet.back_up(), fleet.contents());
+    let receipt = fleet.run(&["forget", "ada", "--yes", "--json"]).json();
+    drop((desk, workers));
+
+    fleet.restore(&store, &bucket);
+    let of_ada = |fleet: &Fleet| fleet.contents().into_keys().filter(|key| key.starts_with("v1/local/ada/")).count();
+    assert!(of_ada(&fleet) > 4, "the backup has what she had");
+    let desk = fleet.coordinator();
+
+    let subjects = fleet.run(&["subjects", "--json"]).json();
+    assert_eq!(of_ada(&fleet), 0, "she was forgotten again before the coordinator served");
+    assert_eq!(fleet.run(&["admin", "replay-erasures", "--json"]).json()["forgotten"], 0, "nobody is left to forget");
+    let names: Vec<_> = subjects.as_array().unwrap().iter().map(|subject| subject["name"].clone()).collect();
+    assert_eq!(names, ["bruno"]);
+    fleet.nothing_is_lost(&jobs[1], AVATARS);
+    let out = fleet.path("restored");
+    fleet.run(&["fetch", &jobs[1], "--out", out.to_str().unwrap()]).succeeds();
+    assert_eq!(avatars(&out).len(), 4);
+    // The restored log is whole, and does not hold what came after the backup.
+    fleet
+        .run(&["audit", "verify", "--store", fleet.store(), "--head", receipt["audit_hash"].as_str().unwrap()])
+        .fails(Exit::Audit.code().into(), &["was cut off or replaced"]);
+    // And it goes on.
+    let _workers = (fleet.trainer("trainer", &desk), fleet.sampler("sampler", &desk));
+    fleet.nothing_is_lost(&submit_as(&fleet, "cleo", QUICK), AVATARS);
+}
+
+#[test]
+#[ignore = "needs Postgres and S3: tests/fleet.sh"]
+fn the_doctor_asks_store_and_bucket_and_says_by_how_much_the_clock_is_wrong() {
+    let mut fleet = Fleet::new(PROGRAM);
+    let said = |ran: Value, name: &str| {
+        let checks = ran["checks"].as_array().unwrap().iter();
+        checks.filter(|check| check["name"] == name).map(|check| check["says"].to_string()).collect::<String>()
+    };
+    let before = fleet.doctor().json();
+    assert!(said(before.clone(), "store").contains("is empty"), "{before:#}");
+    assert!(said(before.clone(), "bucket").contains("was written, read and cleaned"), "{before:#}");
+    assert_eq!(fleet.ask("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"), "0", "it makes nothing");
+    let _desk = fleet.coordinator();
+    fleet.run(&["list"]).succeeds();
+    let after = fleet.doctor().json();
+    assert!(said(after.clone(), "store").contains("the newest"), "{after:#}");
+
+    fleet.set_clock(Some("+5m"));
+    fleet
+        .doctor()
+        .fails(Exit::Unexpected.code().into(), &["clock:", "s ahead of the store's", "s ahead of the bucket's", "NTP"]);
+}
