@@ -13,8 +13,9 @@ if [ ! -e "$stamp" ]; then
     "$venv/bin/pip" install -q --disable-pip-version-check -r tests/otlp/requirements.txt
     touch "$stamp"
 fi
-cargo build --release --locked -p likeness-cli
+[ -n "${LIKENESS:-}" ] || cargo build --release --workspace --bin likeness --locked
+LIKENESS="${LIKENESS:-$CARGO_TARGET_DIR/release/likeness}"
 if [ "${1:-}" = cost ]; then
-    exec "$venv/bin/python" tests/otlp/cost.py "$CARGO_TARGET_DIR/release/likeness" "${@:2}"
+    exec "$venv/bin/python" tests/otlp/cost.py "$LIKENESS" "${@:2}"
 fi
-exec "$venv/bin/python" tests/otlp/job.py "$CARGO_TARGET_DIR/release/likeness"
+exec "$venv/bin/python" tests/otlp/job.py "$LIKENESS"
