@@ -378,6 +378,7 @@ impl Command {
     #[must_use]
     pub fn role(&self) -> Option<&'static str> {
         match self {
+            _ if self.only_checks() => None,
             Self::Up(_) => Some("up"),
             Self::Coordinator(_) => Some("coordinator"),
             Self::Trainer(_) => Some("trainer"),

@@ -12,7 +12,7 @@ pub struct Build {
     pub commit: Option<&'static str>,
     /// Whether the sources differ from that commit, as `LIKENESS_DIRTY` says; none: nobody said.
     pub dirty: Option<bool>,
-    /// The sources' time, seconds since 1970, from `SOURCE_DATE_EPOCH`; none: nobody said.
+    /// The sources' time, seconds since 1970, from `LIKENESS_SOURCE_DATE` (`build.sh` takes it from `SOURCE_DATE_EPOCH`); none: nobody said.
     pub source_date_epoch: Option<u64>,
     /// What it runs on, as `x86_64-linux`.
     pub target: String,
@@ -62,7 +62,7 @@ impl Build {
             version: env!("CARGO_PKG_VERSION"),
             commit: said(option_env!("LIKENESS_COMMIT")),
             dirty: said(option_env!("LIKENESS_DIRTY")).map(|said| said == "true"),
-            source_date_epoch: said(option_env!("SOURCE_DATE_EPOCH")).and_then(|said| said.parse().ok()),
+            source_date_epoch: said(option_env!("LIKENESS_SOURCE_DATE")).and_then(|said| said.parse().ok()),
             target: format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS),
             features: features(),
             cuda: cfg!(feature = "cuda").then_some(cuda),

@@ -51,9 +51,11 @@ async fn answer(listener: TcpListener, mut ready: watch::Receiver<bool>, shutdow
         loop {
             let now = status(*ready.borrow_and_update());
             reporter.set_service_status(READINESS, now).await;
-            let changed = shutdown.run_until_cancelled(ready.changed()).await;
-            if !matches!(changed, Some(Ok(()))) {
-                break;
+            match shutdown.run_until_cancelled(ready.changed()).await {
+                Some(Ok(())) => {}
+                // Nobody is left to say anything else: what was said last holds.
+                Some(Err(_)) => break shutdown.cancelled().await,
+                None => break,
             }
         }
         reporter.set_service_status(READINESS, NotServing).await;
@@ -93,7 +95,7 @@ mod tests {
         let mut states = watched(&address, READINESS).await;
         let mut next = async || states.message().await.unwrap().unwrap().status();
         assert_eq!(next().await, Wire::NotServing);
-        ready_after(ready.clone(), std::future::ready(()));
+        ready_after(ready, std::future::ready(()));
         assert_eq!(next().await, Wire::Serving);
         shutdown.cancel();
         assert_eq!(next().await, Wire::NotServing);
