@@ -54,6 +54,9 @@ def main():
         fleet.submit(ours, "ada", 4, pointless)
         nobody.write_text("nobodys-token")
         fleet.client({**ours, "TOKEN_FILE": nobody}, "list")
+        # The one that goes on is alone by now, so that its ranks add up: what they take has to be seen twice for a rate.
+        sums = "rate(likeness_all_reduce_duration_seconds_count[2m]) > 0"
+        until("the time of an all-reduce", lambda: resolve.Prometheus(url).query(sums))
         # Its worker dies in the middle: the lease runs out, and there is no second attempt.
         fleet.processes["trainer"].send_signal(signal.SIGKILL)
         until("the job to fail", lambda: '"failed"' in fleet.client(ours, "show", long, "--json").stdout)
