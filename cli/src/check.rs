@@ -9,6 +9,7 @@ use crate::group::Node;
 use crate::roles::{self, Said};
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
+use crate::worker;
 use likeness_diffusion::Device;
 
 /// Says what holds for `command`.
@@ -34,12 +35,12 @@ fn verify(settings: &Settings, command: &Command) -> Result<(), Failure> {
             let node = Node::of(settings)?;
             node.may_be_reached()?;
             if !node.follows() {
-                roles::said_of_worker(settings)?;
+                worker::said(settings)?;
             }
             computes(settings)?;
         }
         Command::Sampler(_) => {
-            roles::said_of_worker(settings)?;
+            worker::said(settings)?;
             computes(settings)?;
         }
         _starts_nothing => {}

@@ -22,6 +22,7 @@ pub mod packing;
 pub mod photos;
 pub mod progress;
 pub mod prompts_file;
+pub mod renewed;
 pub mod roles;
 pub mod settings;
 pub mod signals;
@@ -30,6 +31,7 @@ pub mod telemetry;
 pub mod tls;
 pub mod up;
 pub mod view;
+pub mod worker;
 
 use args::Cli;
 use clap::Parser;

@@ -1,7 +1,6 @@
 //! The roles on their own: a coordinator, a trainer, a sampler.
 
 use crate::bucket::Bucket;
-use crate::client::Target;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::group::Node;
@@ -9,92 +8,28 @@ use crate::health;
 use crate::packing::{self, Measuring, Ready};
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
+use crate::tls::ServerTls;
 use crate::up::Tuning;
-use crate::{bucket, models, signals, tls};
+use crate::worker::Place;
+use crate::{bucket, models, signals};
 use likeness_coordinator::{
-    CoordinatorError, Limits, OidcOptions, Options, PageOptions, StoreAddress, Tokens, WorkerCertificates,
+    CoordinatorError, LatestTls, Limits, OidcOptions, Options, PageOptions, StoreAddress, Tokens,
 };
-use likeness_diffusion::BaseModel as Model;
-use likeness_proto::{BaseModel, Incarnation, Secret, TenantId};
+use likeness_proto::{Secret, TenantId};
 use likeness_sampler::Sampler;
 use likeness_trainer::{Packing, Plan, Trainer};
-use likeness_worker::{Backoff, NodeOptions, Way, Work};
-use object_store::ObjectStore;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{SetOnce, watch};
 use tokio::task::JoinError;
-use tokio_util::sync::CancellationToken;
-use tonic::transport::{Endpoint, ServerTlsConfig};
 
 /// The one tenant of a service with one token.
 const TENANT: &str = "local";
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
-
-/// A worker node before it is known what it does.
-#[derive(Clone, Debug)]
-pub struct Worker {
-    /// Where the coordinator listens.
-    pub server: Endpoint,
-    /// The access token; none: the certificate of its connections says who it is.
-    pub token: Option<Secret>,
-    /// Its name, stable over restarts.
-    pub name: String,
-    /// The base model that its work holds.
-    pub model: BaseModel,
-    /// Tasks at once.
-    pub slots: usize,
-    /// The bucket.
-    pub bucket: Arc<dyn ObjectStore>,
-    /// How long it gets to hand back its tasks when it stops.
-    pub drain: Duration,
-    /// Set when the coordinator has taken it in.
-    pub registered: Arc<SetOnce<()>>,
-}
-
-impl Worker {
-    /// Says to `ready` when the coordinator has taken it in.
-    fn tells(&self, ready: watch::Sender<bool>) {
-        let registered = Arc::clone(&self.registered);
-        health::ready_after(ready, async move {
-            let () = *registered.wait().await;
-        });
-    }
-
-    /// Does `work` until `shutdown`.
-    ///
-    /// # Errors
-    /// When the coordinator refuses it.
-    pub async fn run(self, work: Arc<dyn Work>, shutdown: CancellationToken) -> Result<(), Failure> {
-        let options = NodeOptions {
-            coordinator: Way::to(self.server),
-            token: self.token,
-            name: self.name,
-            incarnation: Incarnation::new(),
-            models: vec![self.model],
-            slots: NonZeroUsize::new(self.slots).unwrap_or(NonZeroUsize::MIN),
-            bucket: self.bucket,
-            drain_grace: self.drain,
-            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT).map_err(Failure::unexpected)?,
-            registered: self.registered,
-        };
-        let likeness_worker::NodeError::Refused(refusal) = match likeness_worker::run(options, work, shutdown).await {
-            Ok(()) => return Ok(()),
-            Err(error) => error,
-        };
-        Err(refusal.into())
-    }
-}
 
 /// What the settings say of a coordinator. Nothing is made, opened or asked for it.
 pub(crate) struct Said {
-    tls: Option<ServerTlsConfig>,
-    worker_certificates: Option<WorkerCertificates>,
+    tls: Option<ServerTls>,
     oidc: Option<OidcOptions>,
     bucket: bucket::Address,
     store: StoreAddress,
@@ -105,13 +40,12 @@ impl Said {
     /// [`Exit::Setting`] for files that cannot be read and settings that do not go together, [`Exit::Insecure`] for an address off this
     /// machine without TLS.
     pub(crate) fn of(settings: &Settings, state: &StateDir) -> Result<Self, Failure> {
-        let tls = tls::of_server(settings)?;
+        let tls = ServerTls::of(settings)?;
         if tls.is_none() {
             on_this_machine(settings.listen)?;
         }
         Ok(Self {
             tls,
-            worker_certificates: tls::worker_certificates(settings)?,
             oidc: settings.oidc()?,
             bucket: bucket::Address::of(settings, state)?,
             store: settings.store.clone().unwrap_or_else(|| StoreAddress::Sqlite(state.store())),
@@ -125,7 +59,8 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let shutdown = signals::shutdown()?;
     let ready = health::serve(settings, &shutdown).await?;
     let state = StateDir::at(&settings.state).lock()?;
-    let Said { tls, worker_certificates, oidc, bucket, store } = Said::of(settings, state.dir())?;
+    let Said { tls, oidc, bucket, store } = Said::of(settings, state.dir())?;
+    let tls = tls.map(ServerTls::follow).transpose()?;
     let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
     let bucket = bucket.open()?;
@@ -137,13 +72,13 @@ pub(crate) async fn coordinator(context: &Context) -> Result<(), Failure> {
     let most = settings.max_connections;
     let limits = Limits { connections: most, connections_per_address: most / 4, ..Limits::default() };
     let page = match settings.page_listen {
-        Some(address) => Some(page(settings, address).await?),
+        Some(address) => Some(page(address, tls.clone()).await?),
         None => None,
     };
     let said =
         page.as_ref().map(page_url).transpose()?.map_or_else(String::new, |url| format!(", its status page at {url}"));
     let counts = settings.counts();
-    let options = Options { tls, worker_certificates, oidc, limits, reflection, ready, counts, page, ..base };
+    let options = Options { tls, oidc, limits, reflection, ready, counts, page, ..base };
     if scheme == "http" {
         state.announce(address)?;
     }
@@ -168,10 +103,9 @@ pub(crate) async fn trainer(context: &Context) -> Result<(), Failure> {
     };
 
     let group = node.group(settings, &model, curve)?;
-    let worker = place.worker(&model, plan.packing.slots.get())?;
-    worker.tells(ready);
+    let (held, slots) = (models::on_the_wire(&model)?, plan.packing.slots.get());
     let options = likeness_trainer::Options { group: group.clone(), ..trainer_options(&plan) };
-    let work = worker.run(Arc::new(Trainer::new(model, options)), shutdown.clone());
+    let work = place.work(held, slots, Arc::new(Trainer::new(model, options)), ready, shutdown.clone());
     tokio::select! {
         ended = work => ended,
         Err(failure) = node.lead(group.as_ref(), shutdown.child_token()) => Err(failure),
@@ -184,48 +118,15 @@ pub(crate) async fn sampler(context: &Context) -> Result<(), Failure> {
     let ready = health::serve(&context.settings, &shutdown).await?;
     let place = Place::of(&context.settings, "sampler")?;
     let model = models::load_shared(&context.settings).await?;
-    let worker = place.worker(&model, context.settings.sampler_slots)?;
-    worker.tells(ready);
-    worker.run(Arc::new(Sampler::new(model, likeness_sampler::Options::default())), shutdown).await
-}
-
-/// What the settings say of a worker: its coordinator, what it presents there, and the bucket. Nothing is opened or asked for it.
-///
-/// # Errors
-/// As [`Target::of_worker`], [`Target::endpoint`], [`Target::presented`] and [`bucket::Address::of`].
-pub(crate) fn said_of_worker(settings: &Settings) -> Result<(Endpoint, Option<Secret>, bucket::Address), Failure> {
-    let target = Target::of_worker(settings)?;
-    let bucket = bucket::Address::of(settings, &StateDir::at(&settings.state))?;
-    Ok((target.endpoint()?, target.presented()?, bucket))
+    let held = models::on_the_wire(&model)?;
+    let sampler = Arc::new(Sampler::new(model, likeness_sampler::Options::default()));
+    place.work(held, context.settings.sampler_slots, sampler, ready, shutdown).await
 }
 
 /// How a trainer works that follows `plan`.
 pub(crate) fn trainer_options(plan: &Plan) -> likeness_trainer::Options {
     let Packing { positions, slots } = plan.packing;
     likeness_trainer::Options { positions, slots: slots.get(), ..Default::default() }
-}
-
-/// Where a worker works and as whom: looked at before its model is loaded, so that what is missing is told at once.
-struct Place {
-    server: Endpoint,
-    token: Option<Secret>,
-    name: String,
-    bucket: Arc<dyn ObjectStore>,
-    drain: Duration,
-}
-
-impl Place {
-    fn of(settings: &Settings, role: &str) -> Result<Self, Failure> {
-        let (server, token, bucket) = said_of_worker(settings)?;
-        let name = settings.name.clone().unwrap_or_else(|| role.to_owned());
-        Ok(Self { server, token, name, bucket: bucket.open()?.store, drain: settings.drain() })
-    }
-
-    fn worker(self, model: &Model, slots: usize) -> Result<Worker, Failure> {
-        let Self { server, token, name, bucket, drain } = self;
-        let model = models::on_the_wire(model)?;
-        Ok(Worker { server, token, name, model, slots, bucket, drain, registered: Arc::default() })
-    }
 }
 
 /// What a coordinator over this store needs to know.
@@ -290,9 +191,8 @@ pub(crate) fn on_this_machine(address: SocketAddr) -> Result<(), Failure> {
 /// Binds the address of the status page, under the rules of the server's.
 ///
 /// # Errors
-/// As [`listen`], and when certificate and key are not in order.
-pub(crate) async fn page(settings: &Settings, address: SocketAddr) -> Result<PageOptions, Failure> {
-    let tls = tls::of_page(settings)?;
+/// As [`listen`].
+pub(crate) async fn page(address: SocketAddr, tls: Option<LatestTls>) -> Result<PageOptions, Failure> {
     let bound = match tls {
         Some(_) => bind(address).await,
         None => listen(address).await,

@@ -33,6 +33,8 @@ pub struct Settings {
     /// Access token; none: the one in the state folder.
     #[serde(skip)]
     pub token: Option<Secret>,
+    /// File that the token is from, where one is set.
+    pub token_file: Option<PathBuf>,
     /// Which log lines are written, as `tracing` filters.
     pub log: Option<String>,
     /// How log lines are written.
@@ -70,6 +72,8 @@ pub struct Settings {
     pub tls_ca: Option<PathBuf>,
     /// Authorities that sign certificates of workers, as PEM; with [`Settings::trust_domain`] a coordinator takes such.
     pub tls_client_ca: Option<PathBuf>,
+    /// Lists of those that were revoked, one of each authority, as PEM.
+    pub tls_client_crl: Option<PathBuf>,
     /// What certificates of workers are of.
     pub trust_domain: Option<String>,
     /// A worker's certificate, as PEM; with [`Settings::tls_client_key`] it needs no token.
@@ -233,6 +237,16 @@ impl Settings {
         settings.store = store;
         settings.bucket_key = bucket_key;
         Ok(Resolved { settings, rows })
+    }
+
+    /// The same with the token that [`Settings::token_file`] holds by now.
+    ///
+    /// # Errors
+    /// [`Exit::Token`] when it cannot be read.
+    pub(crate) fn with_token_of_now(&self) -> Result<Self, Failure> {
+        let token =
+            self.token_file.as_deref().map_or_else(|| Ok(self.token.clone()), |path| read_token(path).map(Some));
+        Ok(Self { token: token?, ..self.clone() })
     }
 
     /// The same on the CPU, in its own precision.

@@ -1,72 +1,87 @@
 //! TLS: the one provider of cryptography of this process, and the files of keys and certificates.
 
 use crate::exit::{Exit, Failure};
+use crate::renewed::{Files, read};
 use crate::settings::Settings;
-use likeness_coordinator::WorkerCertificates;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use std::path::Path;
-use std::sync::Arc;
-use tonic::transport::{Identity, ServerTlsConfig};
+use likeness_coordinator::{LatestTls, Tls, WorkerCertificates};
+use tokio::sync::watch;
+use tonic::transport::Identity;
 
-/// How a server speaks to its callers; `None`: in the clear, since no certificate is set.
-///
-/// # Errors
-/// [`Exit::Setting`] when one of certificate and key is missing or cannot be read.
-pub fn of_server(settings: &Settings) -> Result<Option<ServerTlsConfig>, Failure> {
-    match (&settings.tls_cert, &settings.tls_key) {
-        (Some(cert), Some(key)) => {
-            let identity = Identity::from_pem(pem("tls_cert", cert)?, pem("tls_key", key)?);
-            Ok(Some(ServerTlsConfig::new().identity(identity)))
+/// TLS of a server as files say it, which may be replaced while it serves.
+pub struct ServerTls {
+    files: Files,
+    trust_domain: Option<String>,
+}
+
+impl ServerTls {
+    /// As the settings say; `None`: in the clear, since no certificate is set.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] for settings without the others that they need, and files that cannot be read.
+    pub fn of(settings: &Settings) -> Result<Option<Self>, Failure> {
+        let Settings { tls_cert, tls_key, tls_client_ca, tls_client_crl, trust_domain, .. } = settings;
+        let refuse = |message: &str| Err(Failure::new(Exit::Setting, message));
+        if tls_cert.is_some() != tls_key.is_some() {
+            return refuse("tls_cert and tls_key are set together or not at all");
         }
-        (None, None) => Ok(None),
-        _one => Err(Failure::new(Exit::Setting, "tls_cert and tls_key are set together or not at all")),
+        if tls_client_ca.is_some() != trust_domain.is_some() {
+            return refuse("tls_client_ca and trust_domain are set together or not at all");
+        }
+        if tls_client_crl.is_some() && tls_client_ca.is_none() {
+            return refuse("tls_client_crl needs those whose lists it holds; set tls_client_ca as well");
+        }
+        if tls_cert.is_none() {
+            let none = tls_client_ca.is_none();
+            return if none { Ok(None) } else { refuse("tls_client_ca needs TLS; set tls_cert and tls_key as well") };
+        }
+        let files = Files::read([
+            ("tls_cert", tls_cert.as_ref()),
+            ("tls_key", tls_key.as_ref()),
+            ("tls_client_ca", tls_client_ca.as_ref()),
+            ("tls_client_crl", tls_client_crl.as_ref()),
+        ])?;
+        let server = Self { files, trust_domain: trust_domain.clone() };
+        server.tls()?;
+        Ok(Some(server))
     }
-}
 
-/// The same for browsers, who speak HTTP/1.1.
-///
-/// # Errors
-/// As [`of_server`], and [`Exit::Setting`] when certificate and key do not go together.
-pub fn of_page(settings: &Settings) -> Result<Option<Arc<ServerConfig>>, Failure> {
-    let (Some(cert), Some(key)) = (&settings.tls_cert, &settings.tls_key) else {
-        return of_server(settings).map(|_| None);
-    };
-    let refuse = |error: &dyn ToString| {
-        let (cert, key, error) = (cert.display(), key.display(), error.to_string());
-        Failure::new(
-            Exit::Setting,
-            format!("{cert} and {key}, which tls_cert and tls_key name, cannot be used: {error}"),
-        )
-    };
-    let chain = CertificateDer::pem_slice_iter(&pem("tls_cert", cert)?).collect::<Result<_, _>>();
-    let key = PrivateKeyDer::from_pem_slice(&pem("tls_key", key)?);
-    let (chain, key) = (chain.map_err(|error| refuse(&error))?, key.map_err(|error| refuse(&error))?);
-    let ring = Arc::new(rustls::crypto::ring::default_provider());
-    let config = ServerConfig::builder_with_provider(ring).with_safe_default_protocol_versions();
-    let config = config.and_then(|config| config.with_no_client_auth().with_single_cert(chain, key));
-    let mut config = config.map_err(|error| refuse(&error))?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(Some(Arc::new(config)))
-}
+    fn tls(&self) -> Result<Tls, Failure> {
+        let refuse = |error: &dyn ToString| Failure::new(Exit::Setting, error.to_string());
+        let held = |setting| self.files.get(setting);
+        let workers = match (held("tls_client_ca"), &self.trust_domain) {
+            (Some(authorities), Some(domain)) => {
+                let workers = WorkerCertificates::new(authorities, held("tls_client_crl"), domain);
+                Some(workers.map_err(|error| refuse(&error))?)
+            }
+            _none => None,
+        };
+        let (chain, key) = (held("tls_cert").unwrap_or_default(), held("tls_key").unwrap_or_default());
+        Tls::new(chain, key, workers).map_err(|error| refuse(&error))
+    }
 
-/// How a coordinator knows workers by their certificates; `None`: it does not, since no authority is set.
-///
-/// # Errors
-/// [`Exit::Setting`] when authority and trust domain are not set together, without TLS, and when they are none.
-pub fn worker_certificates(settings: &Settings) -> Result<Option<WorkerCertificates>, Failure> {
-    let refuse = |message: String| Failure::new(Exit::Setting, message);
-    match (&settings.tls_client_ca, &settings.trust_domain) {
-        (Some(_), Some(_)) if settings.tls_cert.is_none() => {
-            Err(refuse("tls_client_ca needs TLS; set tls_cert and tls_key as well".to_owned()))
-        }
-        (Some(authority), Some(domain)) => {
-            let certificates = WorkerCertificates::new(pem("tls_client_ca", authority)?, domain);
-            certificates.map(Some).map_err(|error| refuse(error.to_string()))
-        }
-        (None, None) => Ok(None),
-        _one => Err(refuse("tls_client_ca and trust_domain are set together or not at all".to_owned())),
+    /// What the files say, now and whenever they are replaced while somebody listens. What cannot be used is warned of, and what was
+    /// before stays.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] for what cannot be used from the first.
+    pub(crate) fn follow(mut self) -> Result<LatestTls, Failure> {
+        let (sender, latest) = watch::channel(self.tls()?);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = sender.closed() => return,
+                    () = self.files.changed() => {}
+                }
+                match self.tls() {
+                    Ok(tls) => {
+                        tracing::info!("certificates were replaced");
+                        sender.send_replace(tls);
+                    }
+                    Err(failure) => tracing::warn!(%failure, "certificates were replaced by what is not used"),
+                }
+            }
+        });
+        Ok(latest)
     }
 }
 
@@ -77,21 +92,11 @@ pub fn worker_certificates(settings: &Settings) -> Result<Option<WorkerCertifica
 pub fn of_worker(settings: &Settings) -> Result<Option<Identity>, Failure> {
     match (&settings.tls_client_cert, &settings.tls_client_key) {
         (Some(cert), Some(key)) => {
-            Ok(Some(Identity::from_pem(pem("tls_client_cert", cert)?, pem("tls_client_key", key)?)))
+            Ok(Some(Identity::from_pem(read("tls_client_cert", cert)?, read("tls_client_key", key)?)))
         }
         (None, None) => Ok(None),
         _one => Err(Failure::new(Exit::Setting, "tls_client_cert and tls_client_key are set together or not at all")),
     }
-}
-
-/// What the file of a setting holds.
-///
-/// # Errors
-/// [`Exit::Setting`] when it cannot be read.
-pub(crate) fn pem(setting: &str, path: &Path) -> Result<Vec<u8>, Failure> {
-    std::fs::read(path).map_err(|error| {
-        Failure::new(Exit::Setting, format!("cannot read {}, which {setting} names: {error}", path.display()))
-    })
 }
 
 /// Makes ring the provider of every TLS connection. Said again, it changes nothing.

@@ -4,10 +4,11 @@ use crate::bucket::Address;
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
 use crate::packing::{self, Measuring, Ready};
-use crate::roles::{self, Worker};
 use crate::settings::Settings;
 use crate::state_dir::{LockedState, StateDir};
-use crate::{health, models, signals};
+use crate::tls::ServerTls;
+use crate::worker::Worker;
+use crate::{health, models, roles, signals};
 use likeness_coordinator::{Options, PageOptions, StoreAddress};
 use likeness_sampler::Sampler;
 use likeness_trainer::Trainer;
@@ -162,9 +163,10 @@ pub(crate) async fn command(context: &Context) -> Result<(), Failure> {
 /// The status page where it is set to be, else at its usual port, else, where that is taken, at any.
 async fn page(settings: &Settings) -> Result<PageOptions, Failure> {
     let address = settings.page_listen.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, PAGE_PORT)));
-    match roles::page(settings, address).await {
+    let tls = ServerTls::of(settings)?.map(ServerTls::follow).transpose()?;
+    match roles::page(address, tls.clone()).await {
         Err(failure) if failure.exit == Exit::PortInUse && settings.page_listen.is_none() => {
-            roles::page(settings, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await
+            roles::page(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), tls).await
         }
         bound => bound,
     }

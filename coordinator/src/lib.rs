@@ -26,7 +26,9 @@ mod simulation;
 mod store;
 mod sweep;
 
-pub use access::{Access, CertificatesError, OidcError, OidcOptions, Tokens, WorkerCertificates};
+pub use access::{
+    Access, CertificatesError, LatestTls, OidcError, OidcOptions, Tls, TlsError, Tokens, WorkerCertificates,
+};
 pub use bucket::{History, Relic, RelicKind};
 pub use limits::Limits;
 pub use page::PageOptions;

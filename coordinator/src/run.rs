@@ -1,8 +1,10 @@
 //! The coordinator as a whole: opened eagerly, served until told to stop, ended in order.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::{BoxFuture, OptionFuture};
 use likeness_proto::v1::DESCRIPTORS;
 use likeness_proto::v1::admin_server::AdminServer;
@@ -16,15 +18,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::ServerTlsConfig;
 use uuid::Uuid;
 
-use crate::access::{Gate, Oidc, OidcError, OidcOptions, Pepper, Post, Tokens, WorkerCertificates, table};
+use crate::access::{Gate, LatestTls, Oidc, OidcError, OidcOptions, Pepper, Post, Tls, Tokens, table};
 use crate::audit::Blind;
 use crate::bucket::{Bucket, History};
 use crate::clock::SystemClock;
 use crate::health;
-use crate::limits::{Limits, incoming};
+use crate::limits::{Handshake, Limits, incoming};
 use crate::office::Office;
 use crate::page::{self, PageOptions};
 use crate::service::{AdminDesk, FleetDesk, FrontDesk, MAX_MESSAGE, Shared};
@@ -48,10 +49,8 @@ pub struct Options {
     pub tokens: Tokens,
     /// The secret that API keys are hashed under: the same for all coordinators of a store.
     pub pepper: Secret,
-    /// How callers are spoken to; `None`: in the clear.
-    pub tls: Option<ServerTlsConfig>,
-    /// How workers are known without a token; needs TLS. `None`: they are not.
-    pub worker_certificates: Option<WorkerCertificates>,
+    /// How callers and browsers are spoken to, and how workers are known without a token; `None`: in the clear.
+    pub tls: Option<LatestTls>,
     /// Whose word is taken for who people are; `None`: nobody's.
     pub oidc: Option<OidcOptions>,
     /// Where browsers see the state of things; `None`: nowhere.
@@ -86,7 +85,6 @@ impl Options {
             tokens,
             pepper,
             tls: None,
-            worker_certificates: None,
             oidc: None,
             page: None,
             limits: Limits::default(),
@@ -187,29 +185,28 @@ async fn serve<S: Store>(
     let gate = Arc::new(Gate {
         tokens: options.tokens.clone(),
         pepper: Pepper::new(options.pepper.clone()),
-        certificates: options.worker_certificates.clone(),
+        tls: options.tls.clone(),
         people,
         clock: Arc::new(SystemClock),
         shared,
     });
     let post = Post::new(Arc::clone(&gate));
-    let mut server = options.limits.server();
-    if let Some(tls) = &options.tls {
-        let tls = tls.clone().timeout(options.limits.first_call);
-        server = server.tls_config(options.worker_certificates.iter().fold(tls, |tls, workers| workers.ask(tls)))?;
-    }
     let page = options.page.clone().map(|page| page::serve(page, Arc::clone(&gate), stop.clone()));
     let ears = Ears { known: table::is_known, begins: table::is_asked_by_people, refused: metrics::refused };
     let reflection = options.reflection.then(|| {
         let declared = tonic_reflection::server::Builder::configure().register_encoded_file_descriptor_set(DESCRIPTORS);
         declared.build_v1().map(|reflection| Served::by(post.guard(reflection), ears))
     });
-    let server = server
+    let handshake = Handshake::by(options.tls.as_ref(), Tls::calls);
+    let connections = incoming(Arc::new(listener), &options.limits, handshake).map(Ok::<_, Infallible>);
+    let server = options
+        .limits
+        .server()
         .add_service(Served::by(post.guard(avatars), ears))
         .add_service(Served::by(post.guard(workers), ears))
         .add_service(Served::by(post.guard(AdminServer::new(AdminDesk(gate))), ears))
         .add_optional_service(reflection.transpose()?)
-        .serve_with_incoming_shutdown(incoming(Arc::new(listener), &options.limits), stop.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(connections, stop.clone().cancelled_owned());
     let deadline = async {
         stop.cancelled().await;
         tokio::time::sleep(options.drain_grace).await;

@@ -42,14 +42,20 @@ impl Authority {
         Desk::start(PROGRAM, &settings)
     }
 
-    /// A worker with a certificate of this name in this trust domain.
-    fn worker(&self, desk: &Desk, args: &[&str], domain: &str, name: &str) -> Role {
+    /// Signs that the holder of the files `FILE.pem` and `FILE.key` is the worker of this name in this trust domain.
+    fn sign(&self, file: &str, domain: &str, name: &str) -> (PathBuf, PathBuf) {
         let (key, mut params) = (KeyPair::generate().unwrap(), CertificateParams::new(vec![]).unwrap());
         let uri = format!("spiffe://{domain}/likeness/worker/{name}");
         params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-        let (cert_file, key_file) = (self.path(&format!("{name}.pem")), self.path(&format!("{name}.key")));
+        let (cert_file, key_file) = (self.path(&format!("{file}.pem")), self.path(&format!("{file}.key")));
         std::fs::write(&cert_file, params.signed_by(&key, &self.issuer).unwrap().pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
+        (cert_file, key_file)
+    }
+
+    /// A worker with a certificate of this name in this trust domain.
+    fn worker(&self, desk: &Desk, args: &[&str], domain: &str, name: &str) -> Role {
+        let (cert_file, key_file) = self.sign(name, domain, name);
         desk.worker(args, &[("LIKENESS__TLS_CLIENT_CERT", &cert_file), ("LIKENESS__TLS_CLIENT_KEY", &key_file)])
     }
 }
@@ -93,4 +99,52 @@ fn a_worker_of_another_trust_domain_ends_and_says_why() {
     {
         assert!(said.contains(word), "{said}");
     }
+}
+
+#[test]
+fn a_worker_whose_certificate_is_renewed_comes_again_by_the_new_one() {
+    let authority = Authority::new();
+    let desk = authority.desk();
+    let mut sampler = authority.worker(&desk, &["sampler"], "fleet.example", "sampler-7");
+    assert!(desk.coordinator.says("worker registered").contains("sampler-7"));
+    std::fs::write(authority.path("sampler-7.pem"), "half").unwrap();
+    sampler.says("replaced by what is not used");
+    authority.sign("sampler-7", "fleet.example", "sampler-8");
+    assert!(desk.coordinator.says("worker registered").contains("sampler-8"));
+    sampler.signal("TERM");
+    assert_eq!(sampler.ended().0, Some(0));
+}
+
+#[test]
+fn a_worker_whose_token_is_rotated_goes_on_by_the_new_one() {
+    let authority = Authority::new();
+    let desk = authority.desk();
+    let (admin, token) = (desk.administrator(), desk.path("worker-token"));
+    let make = || desk.run(&admin, &["admin", "key", "create", "--role", "worker", "--json"]).json();
+    let (old, new) = (make(), make());
+    std::fs::write(&token, old["token"].as_str().unwrap()).unwrap();
+    let sampler = desk.worker(&["sampler"], &[("LIKENESS__TOKEN_FILE", &token)]);
+    desk.coordinator.says("worker registered");
+    std::fs::write(&token, new["token"].as_str().unwrap()).unwrap();
+    sampler.says("credentials were replaced");
+    desk.coordinator.says("worker registered");
+    desk.run(&admin, &["admin", "key", "revoke", old["token"].as_str().unwrap().split('.').next().unwrap()]).succeeds();
+}
+
+#[test]
+fn a_coordinator_shows_the_certificate_that_lies_there_now() {
+    let authority = Authority::new();
+    let desk = authority.desk();
+    let admin = desk.administrator();
+    desk.run(&admin, &["list"]).succeeds();
+    let former = desk.path("former.pem");
+    std::fs::copy(desk.path("cert.pem"), &former).unwrap();
+    let renewed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(desk.path("cert.pem"), renewed.cert.pem()).unwrap();
+    std::fs::write(desk.path("key.pem"), renewed.signing_key.serialize_pem()).unwrap();
+    desk.coordinator.says("certificates were replaced");
+    desk.run(&admin, &["list"]).succeeds();
+    let mut trusting = std::process::Command::new(PROGRAM);
+    let ran = desk.run_by(trusting.env("LIKENESS__TLS_CA", &former), &admin, &["list"]);
+    ran.fails(Exit::Unreachable.code().into(), &[]);
 }

@@ -3,7 +3,7 @@
 use crate::exit::{Exit, Failure};
 use crate::settings::{Settings, read_token};
 use crate::state_dir::StateDir;
-use crate::tls;
+use crate::{renewed, tls};
 use likeness_proto::v1::admin_client::AdminClient;
 use likeness_proto::v1::avatars_client::AvatarsClient;
 use likeness_proto::{Bearer, Secret};
@@ -53,8 +53,11 @@ impl Target {
     /// machine without TLS.
     pub fn from_settings(settings: &Settings) -> Result<Self, Failure> {
         let server = settings.server.as_deref().map(server_uri).transpose()?;
-        let authority =
-            settings.tls_ca.as_deref().map(|path| tls::pem("tls_ca", path).map(Certificate::from_pem)).transpose()?;
+        let authority = settings
+            .tls_ca
+            .as_deref()
+            .map(|path| renewed::read("tls_ca", path).map(Certificate::from_pem))
+            .transpose()?;
         let (token, state) = (settings.token.clone(), StateDir::at(&settings.state));
         Ok(Self { server, token, state, authority, identity: None })
     }

@@ -83,6 +83,11 @@ pub const KEYS: &[Key] = &[
         "authorities that sign certificates of workers, PEM; with trust_domain a coordinator lets workers in that have one",
     ),
     key(
+        "tls_client_crl",
+        None,
+        "certificates of workers that were revoked: a list (CRL) of each of those authorities, PEM; default: none was",
+    ),
+    key(
         "trust_domain",
         None,
         "what certificates of workers are of: such a one names spiffe://TRUST_DOMAIN/likeness/worker/NAME",

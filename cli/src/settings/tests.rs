@@ -206,13 +206,15 @@ fn an_identity_provider_is_set_with_its_audience_or_not_at_all() {
 
 #[test]
 fn half_of_what_workers_certificates_need_is_refused() {
-    use crate::tls::{of_worker, worker_certificates};
+    use crate::tls::{ServerTls, of_worker};
     let set = |name: &'static str, value: &str| Case::new().flag(name, value).resolve().settings;
+    let refused = |settings: &Settings| ServerTls::of(settings).err().unwrap().message;
     for settings in [set("tls_client_ca", "ca.pem"), set("trust_domain", "fleet.example")] {
-        assert!(worker_certificates(&settings).unwrap_err().message.contains("together"));
+        assert!(refused(&settings).contains("together"));
     }
+    assert!(refused(&set("tls_client_crl", "revoked.pem")).contains("tls_client_ca"));
     let case = Case::new().flag("tls_client_ca", "ca.pem").flag("trust_domain", "fleet.example");
-    assert!(worker_certificates(&case.resolve().settings).unwrap_err().message.contains("tls_cert"));
+    assert!(refused(&case.resolve().settings).contains("tls_cert"));
     for settings in [set("tls_client_cert", "cert.pem"), set("tls_client_key", "key.pem")] {
         assert!(of_worker(&settings).unwrap_err().message.contains("together"));
     }

@@ -36,7 +36,7 @@ impl Collector {
     /// [`Exit::Setting`] when `tls_ca` cannot be read.
     pub(super) fn of(endpoint: Option<&str>, settings: &Settings) -> Result<Option<Self>, Failure> {
         let Some(endpoint) = endpoint else { return Ok(None) };
-        let authority = |path: &Path| crate::tls::pem("tls_ca", path);
+        let authority = |path: &Path| crate::renewed::read("tls_ca", path);
         let authority = settings.tls_ca.as_deref().map(authority).transpose()?;
         Ok(Some(Self { endpoint: endpoint.to_owned(), protocol: settings.otlp_protocol, authority }))
     }

@@ -7,10 +7,9 @@ use std::time::Duration;
 use likeness_proto::{Refusal, Role};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
-use tonic::transport::{Certificate, ServerTlsConfig};
 use webpki::EndEntityCert;
 
 use super::{Access, unauthenticated};
@@ -24,7 +23,6 @@ const LONGEST_NAME: usize = 200;
 /// The authorities that sign certificates of workers, and the trust domain that these are of.
 #[derive(Clone, Debug)]
 pub struct WorkerCertificates {
-    pem: Vec<u8>,
     trust_domain: String,
     verifier: Arc<dyn ClientCertVerifier>,
 }
@@ -35,35 +33,43 @@ pub enum CertificatesError {
     /// What is no bundle of certificates.
     #[error("the authorities of workers cannot be read: {0}; accepted is one certificate or more, as PEM")]
     Authorities(String),
+    /// What is no bundle of revocation lists.
+    #[error("the certificates that are revoked cannot be read: {0}; accepted is one list or more (CRL), as PEM")]
+    Revoked(String),
     /// What is no trust domain.
     #[error("{0:?} is no trust domain; accepted are 1 to 255 of a-z, 0-9, `.`, `-` and `_`")]
     TrustDomain(String),
 }
 
 impl WorkerCertificates {
-    /// Workers whose certificates an authority of `pem` signed for `trust_domain`.
+    /// Workers whose certificates an authority of `authorities` signed for `trust_domain`, and which it did not revoke: where `revoked` is
+    /// given, it holds a list of each authority, and a certificate that no list speaks for is refused. All are PEM.
     ///
     /// # Errors
-    /// When `pem` holds no certificate, or one that is damaged, and when `trust_domain` is none.
-    pub fn new(pem: Vec<u8>, trust_domain: &str) -> Result<Self, CertificatesError> {
+    /// When `authorities` or `revoked` hold nothing, or what is damaged, and when `trust_domain` is none.
+    pub fn new(authorities: &[u8], revoked: Option<&[u8]>, trust_domain: &str) -> Result<Self, CertificatesError> {
         let is_domain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-_".contains(&byte);
         if !(1..=255).contains(&trust_domain.len()) || !trust_domain.bytes().all(is_domain) {
             return Err(CertificatesError::TrustDomain(trust_domain.to_owned()));
         }
         let refuse = |error: &dyn ToString| CertificatesError::Authorities(error.to_string());
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
+        for certificate in CertificateDer::pem_slice_iter(authorities) {
             roots.add(certificate.map_err(|error| refuse(&error))?).map_err(|error| refuse(&error))?;
         }
         let ring = Arc::new(rustls::crypto::ring::default_provider());
-        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring).build();
-        let verifier = verifier.map_err(|error| refuse(&error))?;
-        Ok(Self { pem, trust_domain: trust_domain.to_owned(), verifier })
+        // Who has none may still come with a token.
+        let mut verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), ring).allow_unauthenticated();
+        if let Some(revoked) = revoked {
+            verifier = verifier.with_crls(lists(revoked)?).only_check_end_entity_revocation();
+        }
+        let verifier = verifier.build().map_err(|error| refuse(&error))?;
+        Ok(Self { trust_domain: trust_domain.to_owned(), verifier })
     }
 
-    /// Asks callers for a certificate; who has none may still come with a token.
-    pub(crate) fn ask(&self, tls: ServerTlsConfig) -> ServerTlsConfig {
-        tls.client_ca_root(Certificate::from_pem(&self.pem)).client_auth_optional(true)
+    /// Takes callers who show such a certificate, or none.
+    pub(super) fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        Arc::clone(&self.verifier)
     }
 
     /// What the certificate of a connection opens at `now`; its chain follows it. It was checked when the connection was made, and
@@ -103,6 +109,13 @@ impl WorkerCertificates {
     }
 }
 
+fn lists(pem: &[u8]) -> Result<Vec<CertificateRevocationListDer<'static>>, CertificatesError> {
+    let refuse = |error: &dyn ToString| CertificatesError::Revoked(error.to_string());
+    let lists: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(pem).collect();
+    let lists = lists.map_err(|error| refuse(&error))?;
+    if lists.is_empty() { Err(refuse(&"there is none")) } else { Ok(lists) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,7 +124,7 @@ mod tests {
     fn a_worker_is_named_by_a_uri_of_the_trust_domain() {
         let key = rcgen::KeyPair::generate().unwrap();
         let authority = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
-        let certificates = WorkerCertificates::new(authority.pem().into_bytes(), "fleet.example").unwrap();
+        let certificates = WorkerCertificates::new(authority.pem().as_bytes(), None, "fleet.example").unwrap();
         assert_eq!(certificates.worker("spiffe://fleet.example/likeness/worker/node-1.a_b"), Some("node-1.a_b"));
         let long = format!("spiffe://fleet.example/likeness/worker/{}", "a".repeat(LONGEST_NAME + 1));
         for uri in [
@@ -136,12 +149,19 @@ mod tests {
 
     #[test]
     fn what_is_no_authority_or_no_domain_is_refused() {
-        let refused = |pem: &str, domain: &str| WorkerCertificates::new(pem.into(), domain).unwrap_err().to_string();
+        let refused =
+            |pem: &str, domain: &str| WorkerCertificates::new(pem.as_bytes(), None, domain).unwrap_err().to_string();
         assert!(refused("", "fleet.example").contains("accepted is one certificate or more"));
         let damaged = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
         assert!(refused(damaged, "fleet.example").contains("cannot be read"));
         for domain in ["", "Fleet", "a/b", "a b", "fleet.example/"] {
             assert!(refused(damaged, domain).contains("is no trust domain"), "{domain}");
+        }
+        let key = rcgen::KeyPair::generate().unwrap();
+        let authority = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap().pem();
+        for revoked in ["", &authority, damaged] {
+            let made = WorkerCertificates::new(authority.as_bytes(), Some(revoked.as_bytes()), "fleet.example");
+            assert!(made.unwrap_err().to_string().contains("accepted is one list or more"), "{revoked}");
         }
     }
 }

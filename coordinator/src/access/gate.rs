@@ -5,9 +5,8 @@ use std::sync::Arc;
 use likeness_proto::{ErrorCode, Refusal, Role, Secret};
 use rustls::pki_types::CertificateDer;
 use tonic::codegen::http::{HeaderValue, Request};
-use tonic::transport::server::TlsConnectInfo;
 
-use super::{Access, Oidc, Pepper, Tokens, WorkerCertificates, keys, table, unauthenticated};
+use super::{Access, LatestTls, Oidc, Pepper, Tokens, WorkerCertificates, keys, table, unauthenticated};
 use crate::audit::Actor;
 use crate::clock::Clock;
 use crate::limits::Peer;
@@ -20,7 +19,7 @@ pub(crate) struct Gate<S> {
     pub(crate) pepper: Pepper,
     pub(crate) shared: Arc<Shared<S>>,
     /// How workers are known without a token.
-    pub(crate) certificates: Option<WorkerCertificates>,
+    pub(crate) tls: Option<LatestTls>,
     /// Whose word is taken for who people are.
     pub(crate) people: Option<Oidc>,
     /// Tells whether a certificate or a token of somebody else's has expired.
@@ -45,11 +44,10 @@ impl Caller {
     }
 
     pub(super) fn of<B>(request: &Request<B>) -> Self {
-        let tls = request.extensions().get::<TlsConnectInfo<Peer>>();
         Self {
             path: request.uri().path().to_owned(),
             authorization: request.headers().get("authorization").cloned(),
-            chain: tls.and_then(TlsConnectInfo::peer_certs),
+            chain: request.extensions().get().and_then(|peer: &Peer| peer.chain.clone()),
         }
     }
 }
@@ -70,18 +68,22 @@ impl<S: Store> Gate<S> {
 
     /// A token counts before a certificate, since it was put on this very call.
     async fn identify(&self, caller: &Caller) -> Result<Access, Refusal> {
-        match (&caller.authorization, &caller.chain, &self.certificates) {
-            (Some(header), ..) => {
-                let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-                self.open(token.unwrap_or_default()).await
-            }
-            (None, Some(chain), Some(certificates)) => certificates.open(chain, self.clock.now()),
-            (None, _, Some(_)) => Err(unauthenticated(
+        if let Some(header) = &caller.authorization {
+            let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+            return self.open(token.unwrap_or_default()).await;
+        }
+        match (&caller.chain, self.workers()) {
+            (Some(chain), Some(workers)) => workers.open(chain, self.clock.now()),
+            (None, Some(_)) => Err(unauthenticated(
                 "the call carries no token and its connection no certificate; send `authorization: Bearer TOKEN`, or connect with a \
                  worker's certificate",
             )),
-            (None, _, None) => Err(unauthenticated("the call carries no token; send `authorization: Bearer TOKEN`")),
+            (_, None) => Err(unauthenticated("the call carries no token; send `authorization: Bearer TOKEN`")),
         }
+    }
+
+    fn workers(&self) -> Option<WorkerCertificates> {
+        self.tls.as_ref().and_then(|tls| tls.borrow().workers.clone())
     }
 
     async fn open(&self, token: &str) -> Result<Access, Refusal> {

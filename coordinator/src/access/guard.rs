@@ -93,7 +93,7 @@ impl<S: Store> Post<S> {
     where
         I: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
     {
-        let Peer(connection) =
+        let Peer { connection, .. } =
             request.extensions().get().ok_or_else(|| unauthenticated("the call has no connection"))?;
         let mut call = connection.begin();
         let (caller, request) = (Caller::of(&request), call.hear(request));

@@ -7,6 +7,7 @@ mod guard;
 mod keys;
 mod oidc;
 pub(crate) mod table;
+mod tls;
 mod watched;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub(crate) use oidc::Oidc;
 #[cfg(fuzzing)]
 pub(crate) use oidc::fuzzing as jwt;
 pub use oidc::{OidcError, OidcOptions};
+pub use tls::{LatestTls, Tls, TlsError};
 pub(crate) use watched::end as lapse;
 
 /// What a credential opens.

@@ -69,7 +69,7 @@ impl World {
         let shared = Shared::new(store, bucket, Limits::default(), CancellationToken::new());
         let tokens = Tokens::embedded(acme, &Secret::new("embedded").unwrap());
         let pepper = Pepper::new(Secret::new("pepper").unwrap());
-        let gate = Gate { tokens, pepper, shared, certificates: None, people: None, clock: clock.clone() };
+        let gate = Gate { tokens, pepper, shared, tls: None, people: None, clock: clock.clone() };
         Self { gate, clock, _folder: folder }
     }
 

@@ -1,4 +1,4 @@
-//! Connections as they come: so many and no more, and none that does nothing.
+//! Connections as they come: so many and no more, spoken to by TLS or in the clear, and none that does nothing.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -9,30 +9,71 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::Stream;
+use futures::{Stream, StreamExt};
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use super::connection::Standing;
 use super::{Connection, Limits};
+use crate::access::{LatestTls, Tls};
 
 /// When no connection can be had, for want of files say, the next is waited for so long.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The connections that come to `listener`.
+/// How connections are spoken to; those of callers and of browsers take another part of the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshake {
+    latest: LatestTls,
+    part: fn(&Tls) -> Arc<ServerConfig>,
+}
+
+impl Handshake {
+    /// By this part of the latest of `tls`; `None`: in the clear.
+    pub(crate) fn by(tls: Option<&LatestTls>, part: fn(&Tls) -> Arc<ServerConfig>) -> Option<Self> {
+        tls.map(|latest| Self { latest: latest.clone(), part })
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        (self.part)(&self.latest.borrow()).into()
+    }
+}
+
+/// The connections that come to `listener`, once they are spoken to. One that takes its time holds up no other.
 pub(crate) fn incoming(
     listener: Arc<TcpListener>,
     limits: &Limits,
-) -> impl Stream<Item = io::Result<Guarded>> + Send + use<> {
-    let crowd = Crowd::new(limits);
-    let limits = limits.clone();
-    futures::stream::unfold((listener, crowd, limits), async |(listener, crowd, limits)| {
+    handshake: Option<Handshake>,
+) -> impl Stream<Item = Guarded> + Send + use<> {
+    let (most, limits) = (limits.connections, limits.clone());
+    arrivals(listener, Crowd::new(&limits))
+        .map(move |(tcp, place)| {
+            let spoken_to = greet(tcp, place, limits.clone(), handshake.clone());
+            AbortOnDropHandle::new(tokio::spawn(spoken_to))
+        })
+        .buffer_unordered(most)
+        .filter_map(async |greeted| match greeted.map_err(io::Error::other).flatten() {
+            Ok(connection) => Some(connection),
+            Err(error) => {
+                tracing::debug!(%error, "a connection was lost before it was spoken to");
+                None
+            }
+        })
+}
+
+fn arrivals(listener: Arc<TcpListener>, crowd: Arc<Crowd>) -> impl Stream<Item = (TcpStream, Place)> + Send {
+    futures::stream::unfold((listener, crowd), async |(listener, crowd)| {
         loop {
             match listener.accept().await {
                 Ok((tcp, address)) => match crowd.enter(address.ip()) {
-                    Some(place) => return Some((Guarded::new(tcp, place, &limits), (listener, crowd, limits))),
+                    Some(place) => return Some(((tcp, place), (listener, crowd))),
                     None => tracing::debug!(%address, "more connections than the limit, closed"),
                 },
                 Err(error) => {
@@ -42,6 +83,20 @@ pub(crate) fn incoming(
             }
         }
     })
+}
+
+async fn greet(tcp: TcpStream, place: Place, limits: Limits, handshake: Option<Handshake>) -> io::Result<Guarded> {
+    tcp.set_nodelay(true)?;
+    let first_call = Instant::now() + limits.first_call;
+    let (io, chain) = match handshake {
+        None => (Either::Left(tcp), None),
+        Some(handshake) => {
+            let tls = timeout_at(first_call, handshake.acceptor().accept(tcp)).await??;
+            let chain = tls.get_ref().1.peer_certificates().map(|chain| Arc::new(chain.to_vec()));
+            (Either::Right(Box::new(tls)), chain)
+        }
+    };
+    Ok(Guarded::new(io, chain, place, &limits, first_call))
 }
 
 /// Who is connected.
@@ -93,21 +148,27 @@ impl Drop for Place {
 
 /// The other end of a connection; every call on it has this among its extensions.
 #[derive(Clone, Debug)]
-pub(crate) struct Peer(pub(crate) Arc<Connection>);
+pub(crate) struct Peer {
+    pub(crate) connection: Arc<Connection>,
+    /// The certificates that it showed, its own first.
+    pub(crate) chain: Option<Arc<Vec<CertificateDer<'static>>>>,
+}
 
 #[cfg(test)]
 impl Peer {
     /// Of a call that comes over no connection.
     pub(crate) fn alone() -> Self {
-        Self(Connection::new(u32::MAX))
+        Self { connection: Connection::new(u32::MAX), chain: None }
     }
 }
+
+type Io = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// A connection that ends when it makes no calls, or too many that it gives up.
 #[derive(Debug)]
 pub(crate) struct Guarded {
-    tcp: TcpStream,
-    connection: Arc<Connection>,
+    io: Io,
+    peer: Peer,
     look: Pin<Box<Sleep>>,
     first_call: Instant,
     idle: Duration,
@@ -115,24 +176,28 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    fn new(tcp: TcpStream, place: Place, limits: &Limits) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
-        let now = Instant::now();
-        let look = Box::pin(sleep_until(now + limits.first_call.min(limits.idle)));
-        let (first_call, idle) = (now + limits.first_call, limits.idle);
-        Ok(Self { tcp, connection: Connection::new(limits.abandoned), look, first_call, idle, _place: place })
+    fn new(
+        io: Io,
+        chain: Option<Arc<Vec<CertificateDer<'static>>>>,
+        place: Place,
+        limits: &Limits,
+        first_call: Instant,
+    ) -> Self {
+        let look = Box::pin(sleep_until(first_call.min(Instant::now() + limits.idle)));
+        let peer = Peer { connection: Connection::new(limits.abandoned), chain };
+        Self { io, peer, look, first_call, idle: limits.idle, _place: place }
     }
 
     /// Whether the connection may go on. Looks when it could be over at the earliest, and as often again.
     fn goes_on(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        self.connection.watch(context.waker());
+        self.peer.connection.watch(context.waker());
         let cut = |why| Err(io::Error::new(ErrorKind::TimedOut, why));
-        if self.connection.standing() == Standing::Cut {
+        if self.peer.connection.standing() == Standing::Cut {
             return cut("too many calls given up");
         }
         while self.look.as_mut().poll(context).is_ready() {
             let now = Instant::now();
-            let next = match self.connection.standing() {
+            let next = match self.peer.connection.standing() {
                 Standing::Cut => return cut("too many calls given up"),
                 Standing::Fresh if now >= self.first_call => return cut("no call since it was opened"),
                 Standing::Fresh => self.first_call,
@@ -150,7 +215,7 @@ impl Connected for Guarded {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(Arc::clone(&self.connection))
+        self.peer.clone()
     }
 }
 
@@ -161,21 +226,21 @@ impl AsyncRead for Guarded {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.goes_on(context)?;
-        Pin::new(&mut self.tcp).poll_read(context, buffer)
+        Pin::new(&mut self.io).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Guarded {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(context, bytes)
+        Pin::new(&mut self.io).poll_write(context, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(context)
+        Pin::new(&mut self.io).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(context)
+        Pin::new(&mut self.io).poll_shutdown(context)
     }
 
     fn poll_write_vectored(
@@ -183,11 +248,11 @@ impl AsyncWrite for Guarded {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(context, slices)
+        Pin::new(&mut self.io).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
+        self.io.is_write_vectored()
     }
 }
 

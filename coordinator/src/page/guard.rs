@@ -33,7 +33,7 @@ const HEADERS: [(HeaderName, &str); 6] = [
 
 /// Lets a request pass, if there is room.
 pub(super) async fn guard<S: Store>(State(desk): State<Arc<Desk<S>>>, request: Request, next: Next) -> Response {
-    let mut call = request.extensions().get().map(|Peer(connection)| connection.begin());
+    let mut call = request.extensions().get().map(|peer: &Peer| peer.connection.begin());
     let streams = request.uri().path().ends_with("/events");
     let room = if streams { desk.turnstile.stream() } else { desk.turnstile.call() };
     let mut response = match room {

@@ -23,6 +23,8 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 
+use crate::access::LatestTls;
+
 pub(crate) use serve::serve;
 
 /// Where the status page is served.
@@ -31,5 +33,5 @@ pub struct PageOptions {
     /// Where browsers come.
     pub listener: Arc<TcpListener>,
     /// How they are spoken to; `None`: in the clear, which is for this machine alone.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<LatestTls>,
 }

@@ -9,10 +9,7 @@ use futures::StreamExt;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tonic::codegen::Service;
 use tonic::transport::server::Connected;
@@ -20,8 +17,8 @@ use tonic::transport::server::Connected;
 use super::desk::Desk;
 use super::patient::Patient;
 use super::{PageOptions, routes};
-use crate::access::Gate;
-use crate::limits::{Guarded, Limits, Peer, incoming};
+use crate::access::{Gate, Tls};
+use crate::limits::{Guarded, Handshake, Limits, Peer, incoming};
 use crate::store::Store;
 
 /// The least that a server's buffer holds.
@@ -30,19 +27,17 @@ const LEAST_BUFFER: usize = 8 << 10;
 /// Serves until `stop`; returns when every connection has ended. Dropped, it cuts them.
 pub(crate) async fn serve<S: Store>(options: PageOptions, gate: Arc<Gate<S>>, stop: CancellationToken) {
     let limits = gate.shared.limits.clone();
-    let acceptor = options.tls.map(TlsAcceptor::from);
-    let host = Arc::new(Host { router: routes::router(Desk::new(gate, acceptor.is_some())), acceptor, limits, stop });
-    let mut connections = pin!(incoming(options.listener, &host.limits));
+    let handshake = Handshake::by(options.tls.as_ref(), Tls::pages);
+    let router = routes::router(Desk::new(gate, handshake.is_some()));
+    let host = Arc::new(Host { router, limits, stop });
+    let mut connections = pin!(incoming(options.listener, &host.limits, handshake));
     let mut going = JoinSet::new();
     loop {
         tokio::select! {
             biased;
             () = host.stop.cancelled() => break,
             Some(_ended) = going.join_next(), if !going.is_empty() => {}
-            Some(connection) = connections.next() => match connection {
-                Ok(connection) => drop(going.spawn(Arc::clone(&host).receive(connection))),
-                Err(error) => tracing::debug!(%error, "a browser's connection was lost at once"),
-            },
+            Some(connection) = connections.next() => drop(going.spawn(Arc::clone(&host).receive(connection))),
         }
     }
     while going.join_next().await.is_some() {}
@@ -51,32 +46,19 @@ pub(crate) async fn serve<S: Store>(options: PageOptions, gate: Arc<Gate<S>>, st
 /// What all connections share.
 struct Host {
     router: Router,
-    acceptor: Option<TlsAcceptor>,
     limits: Limits,
     stop: CancellationToken,
 }
 
 impl Host {
     async fn receive(self: Arc<Self>, connection: Guarded) {
-        let peer = connection.connect_info();
-        let patient = Patient::new(connection, self.limits.keepalive);
-        let ended = match &self.acceptor {
-            None => self.speak(patient, peer).await,
-            Some(acceptor) => match timeout(self.limits.first_call, acceptor.accept(patient)).await {
-                Ok(Ok(tls)) => self.speak(tls, peer).await,
-                Ok(Err(error)) => return tracing::debug!(%error, "no TLS with a browser"),
-                Err(_late) => return tracing::debug!("a browser's handshake took too long, cut"),
-            },
-        };
-        if let Err(error) = ended {
+        let (peer, patience) = (connection.connect_info(), self.limits.keepalive);
+        if let Err(error) = self.speak(Patient::new(connection, patience), peer).await {
             tracing::debug!(%error, "a browser's connection broke off");
         }
     }
 
-    async fn speak<I>(&self, io: I, peer: Peer) -> hyper::Result<()>
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn speak(&self, io: Patient<Guarded>, peer: Peer) -> hyper::Result<()> {
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let mut request = request.map(Body::new);
             request.extensions_mut().insert(peer.clone());

@@ -149,7 +149,7 @@ impl World {
             };
             let (tokens, pepper) = (Tokens::embedded(tenant(), &token), Pepper::new(token.clone()));
             let (shared, clock) = (Arc::clone(&office.shared), Arc::new(SystemClock));
-            desks.open(&Arc::new(Gate { tokens, pepper, shared, certificates: None, people: None, clock }));
+            desks.open(&Arc::new(Gate { tokens, pepper, shared, tls: None, people: None, clock }));
             shutdown.cancelled().await;
             office.close().await;
         })

@@ -10,10 +10,10 @@ use hyper::{HeaderMap, Request, Response};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::PageOptions;
+use crate::{LatestTls, PageOptions};
 
 /// Where a page is to be served, and its address.
-pub(super) async fn page(tls: Option<Arc<rustls::ServerConfig>>) -> (PageOptions, SocketAddr) {
+pub(super) async fn page(tls: Option<LatestTls>) -> (PageOptions, SocketAddr) {
     let listener = Arc::new(TcpListener::bind("127.0.0.1:0").await.unwrap());
     let address = listener.local_addr().unwrap();
     (PageOptions { listener, tls }, address)

@@ -275,10 +275,9 @@ async fn over_tls_the_cookie_never_travels_in_the_clear() {
     use tokio_rustls::TlsConnector;
     crate_provider();
     let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(own.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder().with_no_client_auth();
-    let config = config.with_single_cert(vec![own.cert.der().clone()], key).unwrap();
-    let (page, address) = page(Some(std::sync::Arc::new(config))).await;
+    let (cert, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let tls = crate::Tls::new(cert.as_bytes(), key.as_bytes(), None).unwrap();
+    let (page, address) = page(Some(tokio::sync::watch::channel(tls).1)).await;
     let _served = Served::with(|options| Options { page: Some(page), ..options }).await;
 
     let mut roots = rustls::RootCertStore::empty();

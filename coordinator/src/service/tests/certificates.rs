@@ -1,15 +1,19 @@
 //! Workers that come over TLS with a certificate and no token.
 
 use likeness_proto::{Bearer, Incarnation, TaskKind};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType, date_time_ymd};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
+    KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
+};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, ServerTlsConfig};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 
 use super::*;
-use crate::{Limits, WorkerCertificates};
+use crate::{Limits, Tls, WorkerCertificates};
 
 const WORKER: &str = "spiffe://fleet.example/likeness/worker/node-7";
 
@@ -20,6 +24,7 @@ impl Authority {
     fn new() -> Self {
         let mut params = CertificateParams::new(vec![]).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
@@ -34,6 +39,34 @@ impl Authority {
     fn worker(&self, uris: &[&str]) -> Identity {
         self.sign(uris, |_| ())
     }
+
+    /// The list of those that it revoked.
+    fn revoked(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2026, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(4000, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.0).unwrap().pem().unwrap()
+    }
+}
+
+/// What a coordinator shows, and the certificate that its callers trust for it.
+fn shown(authority: &Authority, revoked: Option<&str>) -> (Tls, Certificate) {
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let (authorities, revoked) = (authority.0.pem(), revoked.map(str::as_bytes));
+    let workers = WorkerCertificates::new(authorities.as_bytes(), revoked, "fleet.example").unwrap();
+    let (chain, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    (Tls::new(chain.as_bytes(), key.as_bytes(), Some(workers)).unwrap(), Certificate::from_pem(chain))
 }
 
 /// A coordinator over TLS that takes certificates of an authority.
@@ -41,21 +74,22 @@ struct Desk {
     served: Served,
     authority: Authority,
     trusted: Certificate,
+    latest: watch::Sender<Tls>,
 }
 
 impl Desk {
     async fn new(limits: Limits) -> Self {
         let authority = Authority::new();
-        let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let identity = Identity::from_pem(own.cert.pem(), own.signing_key.serialize_pem());
-        let workers = WorkerCertificates::new(authority.0.pem().into_bytes(), "fleet.example").unwrap();
-        let served = Served::with(|options| Options {
-            tls: Some(ServerTlsConfig::new().identity(identity)),
-            worker_certificates: Some(workers),
-            limits,
-            ..options
-        });
-        Self { served: served.await, authority, trusted: Certificate::from_pem(own.cert.pem()) }
+        let (tls, trusted) = shown(&authority, None);
+        let (latest, tls) = watch::channel(tls);
+        let served = Served::with(|options| Options { tls: Some(tls), limits, ..options }).await;
+        Self { served, authority, trusted, latest }
+    }
+
+    /// Another certificate of its own, and what it knows of workers by now.
+    fn renew(&mut self, revoked: Option<&str>) {
+        let (tls, trusted) = shown(&self.authority, revoked);
+        (self.trusted, _) = (trusted, self.latest.send_replace(tls));
     }
 
     fn channel(&self, identity: Option<Identity>) -> Channel {
@@ -173,4 +207,47 @@ async fn who_never_ends_the_handshake_is_cut_off() {
         assert_eq!(connected.unwrap().read(&mut [0; 64]).await.unwrap_or(0), 0);
     }
     desk.people(None, "right").list_jobs(v1::ListJobsRequest::default()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_is_shown_to_who_comes_and_cuts_off_nobody() {
+    let mut desk = Desk::new(Limits::default()).await;
+    let (mut before, list) = (desk.people(None, "right"), v1::ListJobsRequest::default());
+    before.list_jobs(list).await.unwrap();
+    desk.renew(None);
+    before.list_jobs(list).await.unwrap();
+    desk.people(None, "right").list_jobs(list).await.unwrap();
+    let stale = shown(&desk.authority, None).1;
+    desk.trusted = stale;
+    desk.people(None, "right").list_jobs(list).await.expect_err("it shows the renewed one alone");
+}
+
+#[tokio::test]
+async fn a_revoked_worker_is_refused_at_its_next_call_and_cannot_come_back() {
+    let mut desk = Desk::new(Limits::default()).await;
+    let numbered =
+        |serial: u64| desk.authority.sign(&[WORKER], |params| params.serial_number = Some(SerialNumber::from(serial)));
+    let (lost, good) = (numbered(7), numbered(8));
+    let mut connected = desk.fleet(Some(lost.clone()));
+    connected.register(registration("x", Incarnation::new())).await.unwrap();
+    desk.renew(Some(&desk.authority.revoked(&[7])));
+    let status = connected.register(registration("x", Incarnation::new())).await.unwrap_err();
+    let refusal = Refusal::try_from(&status).unwrap();
+    assert!(refusal.code == ErrorCode::Unauthenticated && refusal.message.contains("Revoked"), "{refusal}");
+    let status = refused(&desk, lost).await;
+    assert!(Refusal::try_from(&status).is_err(), "it is refused by TLS, before any call: {status}");
+    desk.fleet(Some(good)).register(registration("x", Incarnation::new())).await.unwrap();
+}
+
+#[tokio::test]
+async fn workers_of_an_authority_that_is_trusted_no_more_are_refused_at_their_next_call() {
+    let mut desk = Desk::new(Limits::default()).await;
+    let mut connected = desk.fleet(Some(desk.authority.worker(&[WORKER])));
+    connected.register(registration("x", Incarnation::new())).await.unwrap();
+    desk.authority = Authority::new();
+    desk.renew(None);
+    let status = connected.register(registration("x", Incarnation::new())).await.unwrap_err();
+    assert_eq!(Refusal::try_from(&status).unwrap().code, ErrorCode::Unauthenticated);
+    let renewed = desk.authority.worker(&[WORKER]);
+    desk.fleet(Some(renewed)).register(registration("x", Incarnation::new())).await.unwrap();
 }

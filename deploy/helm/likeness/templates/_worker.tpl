@@ -148,7 +148,7 @@ spec:
           csi.cert-manager.io/issuer-kind: Issuer
           csi.cert-manager.io/uri-sans: spiffe://{{ $values.trustDomain }}/likeness/worker/${POD_NAME}
           csi.cert-manager.io/key-usages: client auth
-          csi.cert-manager.io/duration: 8760h
+          csi.cert-manager.io/duration: 2160h
           csi.cert-manager.io/fs-group: "65532"
     {{- end }}
     {{- if eq $values.bucket.kind "folder" }}
