@@ -5,6 +5,7 @@ mod connection;
 mod deadline;
 mod heard;
 mod incoming;
+mod places;
 mod turnstile;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use tonic::transport::Server;
 pub(crate) use connection::Connection;
 pub(crate) use deadline::deadline;
 pub(crate) use incoming::{Guarded, Handshake, Peer, incoming};
+pub(crate) use places::Places;
 pub(crate) use turnstile::Turnstile;
 
 /// The numbers. Each has a default that fits a coordinator of 1 GiB, which is meant to hold under any of them reached.

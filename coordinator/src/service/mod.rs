@@ -22,7 +22,7 @@ use likeness_proto::{ErrorCode, Refusal};
 use tokio_util::sync::CancellationToken;
 
 use crate::bucket::Bucket;
-use crate::limits::Limits;
+use crate::limits::{Limits, Places};
 use crate::store::Store;
 
 /// Bytes of a message at most, either way: a job with thousands of avatars is a few MiB.
@@ -37,15 +37,16 @@ pub(crate) struct Shared<S> {
     pub(crate) limits: Limits,
     /// Photos decoded at a time: each may take a core and the decoder's budget.
     pub(crate) decoders: tokio::sync::Semaphore,
-    /// Uploads at a time: each may hold a whole photo file.
-    pub(crate) uploads: tokio::sync::Semaphore,
+    /// Uploads at a time, and of one tenant: each may hold a whole photo file.
+    pub(crate) uploads: Places,
 }
 
 impl<S: Store> Shared<S> {
     pub(crate) fn new(store: S, bucket: Bucket, limits: Limits, shutdown: CancellationToken) -> Arc<Self> {
         const DECODERS: usize = 2;
         const UPLOADS: usize = 16;
-        let (decoders, uploads) = (tokio::sync::Semaphore::new(DECODERS), tokio::sync::Semaphore::new(UPLOADS));
+        const UPLOADS_OF_ONE: usize = 4;
+        let (decoders, uploads) = (tokio::sync::Semaphore::new(DECODERS), Places::new(UPLOADS, UPLOADS_OF_ONE));
         Arc::new(Self { store, bucket, shutdown, limits, decoders, uploads })
     }
 }

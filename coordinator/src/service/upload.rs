@@ -49,7 +49,7 @@ async fn upload<S: Store>(
         }
     };
     // Not before, so that who says nothing holds up nobody.
-    let _permit = shared.uploads.acquire().await.map_err(|_closed| shutting_down())?;
+    let _place = shared.uploads.take(&tenant).await;
     let upload = shared.store.begin_upload(&tenant, &header.subject).await?;
     let stored = tokio::select! {
         stored = timeout(UPLOAD_LIMIT, photos(shared, &upload, &mut parts)) => stored.unwrap_or_else(|_elapsed| Err(late())),
