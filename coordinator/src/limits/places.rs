@@ -64,10 +64,12 @@ mod tests {
         let third = now(&other).unwrap();
         assert!(now(&other).is_none(), "three is all there are");
         drop(first);
-        assert!(now(&other).is_none(), "who waits of the crowd came before");
-        assert!((&mut waiting[0]).now_or_never().is_some());
+        let next = (&mut waiting[0]).now_or_never().unwrap();
+        assert!((&mut waiting[1]).now_or_never().is_none());
+        drop(third);
+        assert!((&mut waiting[1]).now_or_never().is_none(), "the crowd has two already");
         assert!(now(&other).is_some());
-        drop((second, third, waiting));
+        drop((second, waiting, next));
         let _last = now(&other).unwrap();
         assert_eq!(places.tenants().len(), 1);
     }
