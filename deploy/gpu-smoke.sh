@@ -18,14 +18,15 @@ tiny, images = "models/avatar-tiny", "models/avatar-tiny/subjects/subject-01"
 report = {"commands": [], "proven": [], "unproven": [], "failed": []}
 
 
-def run(*command, timeout=1800):
+def run(*command, timeout=1800, **settings):
     """The JSON object that a command prints; none, and why in the report, if it fails."""
     command = [str(part) for part in command]
     print(" ".join(command), file=sys.stderr, flush=True)
-    entry = {"command": " ".join(command)}
+    entry = {"command": " ".join([f"{key}={value}" for key, value in settings.items()] + command)}
     report["commands"].append(entry)
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout,
+                              env={**os.environ, **{key: str(value) for key, value in settings.items()}})
     except subprocess.TimeoutExpired:
         entry["error"] = f"no end within {timeout} s"
         return None
@@ -84,7 +85,7 @@ for model in models:
         for precision in ["bf16", "f32"]:
             common = ["train", "--model", folder, "--images", images, "--batch", batch, "--size", size, "--steps", "20"]
             ours = run(binary, "bench", *common, "--device", "cuda", "--precision", precision)
-            row = {"model": model, "batch": int(batch), "precision": precision}
+            row = {"model": model, "batch": int(batch), "precision": precision, "ranks": 1}
             row["ours_steps_per_second"] = ours and 1 / ours["seconds_per_step"]
             if report["peer"]:
                 theirs = run(sys.executable, "tests/peer/peer.py", *common, "--device", "cuda", "--dtype", {"f32": "fp32"}.get(precision, precision))
@@ -94,6 +95,11 @@ for model in models:
                     row["peer_peak_mib"] = theirs["peak_mib"]
             row["ours_peak_mib"] = ours and ours.get("gpu_peak_mib")
             table.append(row)
+            # The same step's samples over more GPUs; the peer has one.
+            for ranks in range(2, len(gpus) + 1):
+                split = run(binary, "bench", *common, "--device", "cuda", "--precision", precision, LIKENESS__RANKS=ranks)
+                rate = split and 1 / split["seconds_per_step"]
+                table.append({"model": model, "batch": int(batch), "precision": precision, "ranks": ranks, "ours_steps_per_second": rate})
     pack = run(binary, "bench", "pack", "--model", folder, "--subjects", "8", "--batch", "2", "--steps", "50", "--device", "cuda", "--precision", "bf16")
     gain = pack["gain"] if pack else 0
     judge(f"packing, {model}: 3 times the subjects per minute of one by one", gain >= 3, f"{gain:.2f} times")

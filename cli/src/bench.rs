@@ -62,8 +62,14 @@ mod tests {
 
     /// What `likeness bench` prints for `line` on the bundled model.
     fn measured(line: &str) -> Value {
+        measured_with(Vec::new(), line)
+    }
+
+    /// The same with further settings.
+    fn measured_with(settings: Vec<(&'static str, String)>, line: &str) -> Value {
         let cli = Cli::try_parse_from(format!("likeness bench {line}").split_whitespace()).unwrap();
-        let resolved = Settings::resolve(&Sources { flags: cli.settings(), ..Sources::default() }).unwrap();
+        let flags = [settings, cli.settings()].concat();
+        let resolved = Settings::resolve(&Sources { flags, ..Sources::default() }).unwrap();
         let (settings, rows) = (resolved.settings, resolved.rows);
         let context = Context { settings, rows, console: Console::stderr(), format: Format::Text };
         match cli.command {
@@ -100,6 +106,16 @@ mod tests {
         assert!(seconds("seconds_per_step") > 0.0);
         assert!(seconds("first_step_seconds") > seconds("load_seconds"));
         assert_eq!(view["peak_mib"].is_number(), cfg!(target_os = "linux"));
+    }
+
+    #[test]
+    fn a_step_that_ranks_share_has_the_losses_of_one() {
+        let images = Bundle::find().unwrap().subjects().join("subject-01");
+        let line = format!("train --images {} --steps 2 --warmup 0 --batch 2 --size 64", images.display());
+        let (alone, shared) = (measured(&line), measured_with(vec![("ranks", "2".to_owned())], &line));
+        assert_eq!((&alone["ranks"], &shared["ranks"]), (&1.into(), &2.into()));
+        let loss = |view: &Value| view["first_losses"][1].as_f64().unwrap();
+        assert!((loss(&alone) - loss(&shared)).abs() < 1e-5 * loss(&alone), "{alone} {shared}");
     }
 
     #[test]

@@ -104,6 +104,17 @@ impl Node {
         Ok(Some(group.with_curve(curve)))
     }
 
+    /// The ranks of this node alone, who split every step; none where it is a single rank.
+    ///
+    /// # Errors
+    /// As [`Node::group`].
+    pub fn split(&self, settings: &Settings, model: &Arc<BaseModel>) -> Result<Option<Group>, Failure> {
+        if self.ranks == 1 {
+            return Ok(None);
+        }
+        Ok(Some(Group::new(self.models(settings, model)?, 0, self.limit, Some(Placement::Split))))
+    }
+
     /// Lets the ranks of other nodes join `group` until `shutdown`.
     ///
     /// # Errors

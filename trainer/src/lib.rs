@@ -31,7 +31,7 @@ pub use curve::{Curve, Point};
 pub use error::{CheckpointError, TrainError, Verdict};
 pub use group::{Follower, Group, Placement, follow};
 pub use lesson::{Lesson, Subject};
-pub use measure::{PackTimes, time_packing};
+pub use measure::{PackTimes, Ranks, time_packing};
 pub use photos::{Latents, Photo};
 pub use plan::{Fit, Plan, Wishes};
 pub use stop::StopRule;

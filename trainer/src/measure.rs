@@ -1,8 +1,10 @@
-//! What packing brings, measured.
+//! What packing brings, and what ranks do, measured.
 
 use std::{num::NonZeroUsize, time::Instant};
 
-use crate::{Entry, Lesson, Packing, TrainError, train_packed};
+use crate::{
+    Entry, Group, Lesson, Packing, TrainError, group::Crew, lesson::Batch, pass::PASS_POSITIONS, train_packed,
+};
 
 /// Seconds that the same lessons took, one way and the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,4 +30,26 @@ fn seconds(lessons: &[Lesson], packing: Packing) -> Result<f64, TrainError> {
     let began = Instant::now();
     train_packed(entries, packing).into_iter().collect::<Result<Vec<_>, _>>()?;
     Ok(began.elapsed().as_secs_f64())
+}
+
+/// All ranks of a group, at one step after the other.
+pub struct Ranks(Crew);
+
+impl Ranks {
+    /// Of `group`; `None`: this thread alone.
+    #[must_use]
+    pub fn new(group: Option<Group>) -> Self {
+        Self(Crew::new(group))
+    }
+
+    /// As [`Lesson::gradient`], the samples split over the ranks. Waits for ranks that are not there yet.
+    ///
+    /// # Errors
+    /// A tensor operation failed, or a rank was lost.
+    pub fn gradient(&mut self, lesson: &Lesson, step: u32, rows: &[f32]) -> Result<(f32, Vec<f32>), TrainError> {
+        while !self.0.ready(PASS_POSITIONS) {}
+        let asked = [lesson.ask(Batch::Step(step), rows.to_vec())];
+        let mut means = self.0.gradients(&asked, PASS_POSITIONS)?;
+        Ok(means.swap_remove(0)?) // one subject, one answer
+    }
 }

@@ -4,11 +4,12 @@ use super::{median, peak_mib};
 use crate::args::{BenchTrainArgs, TrainArgs};
 use crate::commands::Context;
 use crate::exit::{Exit, Failure};
+use crate::group::Node;
 use crate::{models, photos};
 use likeness_diffusion::BaseModel;
 use likeness_diffusion::memory::of_gpu;
 use likeness_proto::{Parameterization, TrainSpec};
-use likeness_trainer::{Latents, Lesson, Photo, Subject, TrainError};
+use likeness_trainer::{Latents, Lesson, Photo, Ranks, Subject, TrainError};
 use serde::Serialize;
 use std::path::Path;
 use std::sync::Arc;
@@ -23,6 +24,8 @@ pub(super) struct TrainView {
     work: &'static str,
     batch: u32,
     size: u32,
+    /// Devices that share a step's samples.
+    ranks: usize,
     /// Median.
     seconds_per_step: f64,
     first_losses: Vec<f32>,
@@ -50,11 +53,12 @@ pub(super) fn measure(context: &Context, args: &BenchTrainArgs) -> Result<TrainV
     };
     let lesson = Lesson::new(&model, &subject, &spec).map_err(refused)?;
 
-    let mut optimizer = lesson.start().map_err(refused)?;
+    let group = Node::of(&context.settings)?.split(&context.settings, &model)?;
+    let (mut ranks, mut optimizer) = (Ranks::new(group), lesson.start().map_err(refused)?);
     let (mut seconds, mut losses, mut first_step) = (Vec::new(), Vec::new(), None);
     for step in 0..args.warmup + args.steps {
         let step_began = Instant::now();
-        let (loss, gradient) = lesson.gradient(step, &optimizer.rows()).map_err(Failure::unexpected)?;
+        let (loss, gradient) = ranks.gradient(&lesson, step, &optimizer.rows()).map_err(refused)?;
         // The rate as it is given: the peer does not scale it to the batch.
         optimizer.step(step, &gradient, args.lr);
         seconds.push(step_began.elapsed().as_secs_f64());
@@ -68,6 +72,7 @@ pub(super) fn measure(context: &Context, args: &BenchTrainArgs) -> Result<TrainV
         work: "train",
         batch: args.batch,
         size: spec.resolution,
+        ranks: context.settings.ranks,
         seconds_per_step: median(seconds.split_off(args.warmup as usize)),
         first_losses: losses.iter().take(3).copied().collect(),
         mean_last_losses: last.iter().copied().map(f64::from).sum::<f64>() / last.len() as f64,
