@@ -42,6 +42,8 @@ pub struct Span {
     pub links: Vec<(String, String)>,
     /// Whether it is told to have failed.
     pub failed: bool,
+    /// All that came with it, as text: whose it is, its scope, events, links and whatever else there is.
+    pub whole: String,
 }
 
 impl Collector {
@@ -82,17 +84,19 @@ impl TraceService for Service {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut heard = self.0.lock().expect("no panic");
         for resource in request.into_inner().resource_spans {
-            let of = attributes(&resource.resource.unwrap_or_default().attributes);
-            let service = of.get("service.name").cloned().unwrap_or_default();
-            let spans = resource.scope_spans.into_iter().flat_map(|scope| scope.spans);
-            heard.extend(spans.map(|span| Span::of(&service, span)));
+            let of = resource.resource.unwrap_or_default();
+            for scope in resource.scope_spans {
+                let from = format!("{of:?} {:?}", scope.scope);
+                let service = attributes(&of.attributes).remove("service.name").unwrap_or_default();
+                heard.extend(scope.spans.into_iter().map(|span| Span::of(&service, &from, span)));
+            }
         }
         Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
 impl Span {
-    fn of(service: &str, wire: Wire) -> Self {
+    fn of(service: &str, from: &str, wire: Wire) -> Self {
         let kind = match wire.kind() {
             SpanKind::Client => "client",
             SpanKind::Server => "server",
@@ -110,6 +114,7 @@ impl Span {
             attributes: attributes(&wire.attributes),
             links: wire.links.iter().map(|link| (hex(&link.trace_id), hex(&link.span_id))).collect(),
             failed,
+            whole: format!("{from} {wire:?}"),
             name: wire.name,
         }
     }

@@ -91,7 +91,13 @@ impl Sandbox {
     /// The same at an address, where the last one listened.
     pub fn coordinator_at(&mut self, address: &str) {
         let mut command = self.command(&["coordinator", "--json"]);
-        command.env("LIKENESS__LISTEN", address).env("LIKENESS__LEASE_SECONDS", "2");
+        command.env("LIKENESS__LISTEN", address);
+        self.coordinator_by(command);
+    }
+
+    /// The same by a command of the caller's.
+    pub fn coordinator_by(&mut self, mut command: Command) {
+        command.env("LIKENESS__LEASE_SECONDS", "2");
         let mut server = command.stdout(Stdio::piped()).spawn().expect("the coordinator starts");
         let ready = values(server.stdout.take().expect("piped")).next().expect("it says that it is ready");
         assert!(ready.is_string(), "unexpected first words of `coordinator`: {ready}");

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use tracing::debug;
+use likeness_telemetry::trace::Parent;
+use tracing::{Span, debug};
 
 use crate::{Learned, Observer, TrainError, group::Crew, metrics, run::Run, spans};
 
@@ -55,6 +56,7 @@ impl<'a, K> Pack<'a, K> {
 
     /// Takes part from the next step on. `key` says whose run it is when it ends.
     pub(crate) fn join(&mut self, key: K, run: Run, observer: Box<dyn Observer + 'a>) {
+        let run = run.traced(Parent::of(&observer.span()));
         self.members.push(Member { key, run, observer });
         metrics::subjects(self.members.len());
         debug!(subjects = self.members.len(), "subject joined the pack");
@@ -114,9 +116,8 @@ impl<'a, K> Pack<'a, K> {
 
     fn evaluate(&mut self) -> Vec<(K, End)> {
         let due = self.members.iter().filter(|member| member.run.evaluation_due());
-        let (asked, _spans): (Vec<_>, Vec<_>) = due
-            .map(|Member { run, observer, .. }| (run.evaluation(), spans::evaluation(&observer.span(), run.step())))
-            .unzip();
+        let (asked, _spans): (Vec<_>, Vec<_>) =
+            due.map(|Member { run, .. }| (run.evaluation(), spans::evaluation(run.trace(), run.step()))).unzip();
         let mut losses = match self.crew.losses(&asked, self.positions) {
             Ok(losses) => losses.into_iter(),
             Err(lost) => return self.abandon(&lost),
@@ -148,8 +149,8 @@ impl<'a, K> Pack<'a, K> {
         let began = Instant::now();
         let asked: Vec<_> = self.members.iter().map(|member| member.run.training()).collect();
         let samples = asked.iter().map(|ask| ask.samples.len()).sum();
-        let places: Vec<_> = self.members.iter().map(|member| (member.observer.span(), member.run.step())).collect();
-        let (span, _parts) = spans::step(&places, samples);
+        let places: Vec<_> = self.members.iter().map(|Member { run, .. }| (run.trace().cloned(), run.step())).collect();
+        let (span, _parts) = spans::step(&Span::none(), &places, samples);
         let _entered = span.enter();
         let mut measured = match self.crew.gradients(&asked, self.positions) {
             Ok(measured) => measured.into_iter(),

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use likeness_proto::{Evaluation, StopReason};
+use likeness_telemetry::trace::Parent;
 use tracing::info;
 
 use crate::{
@@ -30,6 +31,7 @@ pub(crate) struct Run {
     digest: String,
     seconds_before: f64,
     began: Instant,
+    trace: Option<Parent>,
 }
 
 impl Run {
@@ -63,6 +65,7 @@ impl Run {
             digest: lesson.digest(),
             seconds_before: 0.0,
             began: Instant::now(),
+            trace: None,
             lesson,
         };
         Ok(match from {
@@ -81,6 +84,16 @@ impl Run {
     /// What is learned.
     pub(crate) fn lesson(&self) -> &Lesson {
         &self.lesson
+    }
+
+    /// Has its steps and evaluations told of as children of `parent`.
+    pub(crate) fn traced(self, parent: Option<Parent>) -> Self {
+        Self { trace: parent, ..self }
+    }
+
+    /// What its steps and evaluations are children of, if anybody is told of them.
+    pub(crate) fn trace(&self) -> Option<&Parent> {
+        self.trace.as_ref()
     }
 
     /// Samples of a step.

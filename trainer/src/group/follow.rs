@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use likeness_diffusion::BaseModel;
 use likeness_proto::{Refusal, Secret, v1, v1::announcement::Task as Announced};
+use likeness_telemetry::trace::Parent;
 use tokio::task::{JoinSet, spawn_blocking};
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
@@ -14,11 +15,13 @@ use tracing::{info, warn};
 use super::{
     place::Placement,
     share::{Task, measure},
-    stretch, wire,
+    stretch::{self, Own},
+    wire,
 };
 use crate::{
     Lesson, TrainError,
     collective::{Collective, JoinError, Remote, Terms, on_device},
+    spans,
 };
 
 /// Between two attempts to join.
@@ -114,7 +117,9 @@ pub(super) fn obey(
             Announced::Stretch(told) => {
                 let own = own_runs(told.runs, &lessons, end.rank(), end.size())?;
                 let limit = Duration::from_millis(told.limit_ms.into());
-                end.gather(stretch::go_on(own, limit, positions)?)?;
+                let whole = told.traceparent.as_deref().and_then(Parent::read);
+                let share = spans::share(whole.as_ref(), end.rank(), own.len());
+                end.gather(stretch::go_on(own, limit, positions, &share)?)?;
             }
         }
     }
@@ -126,14 +131,15 @@ fn take_part(
     measurement: v1::Measurement,
     positions: usize,
 ) -> Result<(), TrainError> {
-    let v1::Measurement { gradients, spread, subjects } = measurement;
+    let v1::Measurement { gradients, spread, subjects, traceparent } = measurement;
     let placement = if spread { Placement::Spread } else { Placement::Split };
     if gradients {
         lessons.retain(|number, _| subjects.iter().any(|subject| subject.lesson == *number));
     }
     let ask = |subject: v1::SubjectAsk| find(lessons, subject.lesson).map(|lesson| wire::ask_of(subject, lesson));
     let asked = subjects.into_iter().map(ask).collect::<Result<Vec<_>, _>>()?;
-    measure(end, &asked, Task { gradients, placement, positions })?;
+    let whole = traceparent.as_deref().and_then(Parent::read);
+    measure(end, &asked, Task { gradients, placement, positions }, whole.as_ref())?;
     Ok(())
 }
 
@@ -143,9 +149,9 @@ fn own_runs(
     lessons: &HashMap<u64, Lesson>,
     rank: usize,
     size: usize,
-) -> Result<Vec<(Lesson, Vec<u8>)>, TrainError> {
+) -> Result<Vec<Own>, TrainError> {
     let own = runs.into_iter().skip(rank).step_by(size);
-    own.map(|run| Ok((find(lessons, run.lesson)?.clone(), run.checkpoint))).collect()
+    own.map(|run| Ok(Own { lesson: find(lessons, run.lesson)?.clone(), stands: run })).collect()
 }
 
 fn find(lessons: &HashMap<u64, Lesson>, number: u64) -> Result<&Lesson, TrainError> {

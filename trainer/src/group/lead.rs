@@ -3,17 +3,20 @@
 use std::time::{Duration, Instant};
 
 use likeness_proto::v1::{self, announcement::Task as Announced};
+use likeness_telemetry::trace::Parent;
 
 use super::{
     place::Placement,
     share::{Means, Task, measure},
-    stretch, wire,
+    stretch::{self, Own},
+    wire,
 };
 use crate::{
     Lesson, TrainError,
     collective::{Collective, CollectiveError},
     pass::Ask,
     run::Run,
+    spans,
 };
 
 /// Exchanges that are timed, one by one; the first ones are not counted.
@@ -63,13 +66,18 @@ impl Lead {
     ) -> Result<(), TrainError> {
         let mut all = Vec::new();
         for run in runs.iter() {
-            all.push(v1::SubjectRun { lesson: self.teach(run.lesson())?, checkpoint: run.checkpoint().to_bytes()? });
+            let (lesson, checkpoint) = (self.teach(run.lesson())?, run.checkpoint().to_bytes()?);
+            all.push(v1::SubjectRun { lesson, checkpoint, traceparent: run.trace().map(Parent::to_string) });
         }
         let (rank, size) = (self.end.rank(), self.size());
         let own = runs.iter().zip(&all).skip(rank).step_by(size);
-        let own = own.map(|(run, state)| (run.lesson().clone(), state.checkpoint.clone())).collect();
-        self.announce(Announced::Stretch(v1::Stretch { limit_ms: limit.as_millis() as u32, runs: all }))?;
-        let told = self.end.gather(stretch::go_on(own, limit, positions)?)?;
+        let own: Vec<_> = own.map(|(run, told)| Own { lesson: run.lesson().clone(), stands: told.clone() }).collect();
+        let span = spans::stretch(runs.iter().map(|run| run.trace()), size);
+        let whole = Parent::of(&span);
+        let (limit_ms, traceparent) = (limit.as_millis() as u32, whole.as_ref().map(Parent::to_string));
+        self.announce(Announced::Stretch(v1::Stretch { limit_ms, runs: all, traceparent }))?;
+        let share = spans::share(whole.as_ref(), rank, own.len());
+        let told = self.end.gather(stretch::go_on(own, limit, positions, &share)?)?;
         let moved = stretch::in_order(told, runs.len())?;
         for (run, there) in runs.iter_mut().zip(moved) {
             run.adopt(there)?;
@@ -85,8 +93,10 @@ impl Lead {
         }
         let subjects = numbers.iter().zip(asked).map(|(number, ask)| wire::ask(*number, ask)).collect();
         let spread = task.placement == Placement::Spread;
-        self.announce(Announced::Measurement(v1::Measurement { gradients: task.gradients, spread, subjects }))?;
-        Ok(measure(&mut *self.end, asked, task)?)
+        let whole = Parent::current();
+        let (gradients, traceparent) = (task.gradients, whole.as_ref().map(Parent::to_string));
+        self.announce(Announced::Measurement(v1::Measurement { gradients, spread, subjects, traceparent }))?;
+        Ok(measure(&mut *self.end, asked, task, whole.as_ref())?)
     }
 
     /// The number of a lesson, which all ranks have then.

@@ -1,7 +1,7 @@
 //! Which rank measures which samples, and the one sum that makes subjects' means of what all have measured.
 
 use candle_core::bail;
-use likeness_telemetry::{child, metrics::Stopwatch};
+use likeness_telemetry::{child, metrics::Stopwatch, trace::Parent};
 use tracing::warn;
 
 use super::place::{Load, Placement};
@@ -9,6 +9,7 @@ use crate::{
     collective::{Collective, CollectiveError},
     metrics,
     pass::{self, Ask},
+    spans,
 };
 
 /// What is to be known of samples, and who measures which.
@@ -26,8 +27,15 @@ pub(super) type Means = Vec<candle_core::Result<(f32, Vec<f32>)>>;
 
 /// Measures the own share of `asked` and adds up over all ranks, losses and gradients of all subjects in one call. What a rank
 /// gives of a subject is the sum over its samples divided by the subject's whole batch. A subject that fails anywhere fails alone.
-pub(super) fn measure(end: &mut dyn Collective, asked: &[Ask<'_>], task: Task) -> Result<Means, CollectiveError> {
+/// `whole` is what it is a part of, if anybody is told.
+pub(super) fn measure(
+    end: &mut dyn Collective,
+    asked: &[Ask<'_>],
+    task: Task,
+    whole: Option<&Parent>,
+) -> Result<Means, CollectiveError> {
     let (rank, size) = (end.rank(), end.size());
+    let _entered = spans::share(whole, rank, asked.len()).entered();
     let share = |place: usize| task.placement.range(load_of(&asked[place]), place, rank, size);
     let shares: Vec<_> = asked.iter().enumerate().map(|(place, ask)| ask.part(share(place))).collect();
     let own: Means = match task.gradients {

@@ -3,17 +3,33 @@
 use std::time::{Duration, Instant};
 
 use likeness_proto::v1;
+use likeness_telemetry::trace::Parent;
 use prost::Message;
+use tracing::Span;
 
 use super::wire::garbled;
-use crate::{Checkpoint, Lesson, TrainError, pass, run::Run};
+use crate::{Checkpoint, Lesson, TrainError, pass, run::Run, spans};
+
+/// A subject of this rank.
+pub(super) struct Own {
+    pub(super) lesson: Lesson,
+    /// Where it stands.
+    pub(super) stands: v1::SubjectRun,
+}
+
+impl Own {
+    fn resume(self) -> Result<Run, TrainError> {
+        let v1::SubjectRun { lesson: _, checkpoint, traceparent } = self.stands;
+        let run = Run::quietly(self.lesson, Some(Checkpoint::from_bytes(&checkpoint)?))?;
+        Ok(run.traced(traceparent.as_deref().and_then(Parent::read)))
+    }
+}
 
 /// Goes on with `own` subjects and gives back where they stand, as it travels. No step is begun after `limit`. A subject that fails stays
-/// where it was: a common step finds out why.
-pub(super) fn go_on(own: Vec<(Lesson, Vec<u8>)>, limit: Duration, positions: usize) -> Result<Vec<u8>, TrainError> {
+/// where it was: a common step finds out why. `share` tells of it, if anything does.
+pub(super) fn go_on(own: Vec<Own>, limit: Duration, positions: usize, share: &Span) -> Result<Vec<u8>, TrainError> {
     let until = Instant::now() + limit;
-    let resume = |(lesson, state): (Lesson, Vec<u8>)| Run::quietly(lesson, Some(Checkpoint::from_bytes(&state)?));
-    let mut runs = own.into_iter().map(resume).collect::<Result<Vec<_>, TrainError>>()?;
+    let mut runs = own.into_iter().map(Own::resume).collect::<Result<Vec<_>, TrainError>>()?;
     let mut going: Vec<&mut Run> = runs.iter_mut().collect();
     loop {
         evaluate(&mut going, positions);
@@ -21,7 +37,7 @@ pub(super) fn go_on(own: Vec<(Lesson, Vec<u8>)>, limit: Duration, positions: usi
         if going.is_empty() || Instant::now() >= until {
             break;
         }
-        learn(&mut going, positions);
+        learn(&mut going, positions, share);
     }
     let checkpoints = runs.iter().map(|run| run.checkpoint().to_bytes()).collect::<Result<_, _>>()?;
     Ok(v1::Stretched { checkpoints }.encode_to_vec())
@@ -41,7 +57,8 @@ pub(super) fn in_order(told: Vec<Vec<u8>>, subjects: usize) -> Result<Vec<Checkp
 
 fn evaluate(going: &mut Vec<&mut Run>, positions: usize) {
     let due = going.iter().filter(|run| run.evaluation_due());
-    let asked: Vec<_> = due.map(|run| run.evaluation()).collect();
+    let (asked, _spans): (Vec<_>, Vec<_>) =
+        due.map(|run| (run.evaluation(), spans::evaluation(run.trace(), run.step()))).unzip();
     let mut losses = pass::losses(&asked, positions).into_iter();
     going.retain_mut(|run| {
         let measured = run.evaluation_due().then(|| losses.next()).flatten();
@@ -49,8 +66,11 @@ fn evaluate(going: &mut Vec<&mut Run>, positions: usize) {
     });
 }
 
-fn learn(going: &mut Vec<&mut Run>, positions: usize) {
+fn learn(going: &mut Vec<&mut Run>, positions: usize, share: &Span) {
     let asked: Vec<_> = going.iter().map(|run| run.training()).collect();
+    let samples = asked.iter().map(|ask| ask.samples.len()).sum();
+    let places: Vec<_> = going.iter().map(|run| (run.trace().cloned(), run.step())).collect();
+    let _spans = spans::step(share, &places, samples);
     let mut measured = pass::gradients(&asked, positions).into_iter();
     going.retain_mut(|run| {
         let measured = measured.next().map(|measured| measured.map_err(TrainError::from));
