@@ -36,6 +36,10 @@ def variable(docs, role, name):
     return next(entry for entry in container(docs, role)["env"] if entry["name"] == name)
 
 
+def collector(docs):
+    return next(doc for doc in of_kind(docs, "ConfigMap") if "tracing" in doc["data"])["data"]
+
+
 def no_workloads(docs):
     return [doc for doc in docs if doc["kind"] not in ("Deployment", "StatefulSet")]
 
@@ -110,7 +114,7 @@ def an_unknown_variable(docs):
 
 
 def an_unknown_setting(docs):
-    settings = of_kind(docs, "ConfigMap")[0]["data"]
+    settings = next(doc for doc in of_kind(docs, "ConfigMap") if "likeness.toml" in doc["data"])["data"]
     settings["likeness.toml"] += "\nbuckets = 1\n"
 
 
@@ -195,6 +199,22 @@ def an_open_network(docs):
     return [doc for doc in docs if doc["metadata"]["name"] != "default-deny"]
 
 
+def a_collector_that_nobody_may_call(docs):
+    return [doc for doc in docs if doc["metadata"]["name"] != "all-call-collector"]
+
+
+def a_collector_at_another_port(docs):
+    collector(docs)["tracing"] = "http://otel-collector.observability.svc:4318"
+
+
+def a_collector_without_a_scheme(docs):
+    collector(docs)["tracing"] = "otel-collector.observability.svc:4317"
+
+
+def a_collector_without_a_protocol(docs):
+    del collector(docs)["protocol"]
+
+
 def a_missing_account(docs):
     return [doc for doc in docs if (doc["kind"], doc["metadata"]["name"]) != ("ServiceAccount", "likeness-worker")]
 
@@ -239,5 +259,9 @@ FAULTS = [
     (a_service_without_a_port, "has no port metric"),
     (replicas_that_are_scaled_too, "and scaled as well"),
     (an_open_network, "no NetworkPolicy denies what is not allowed"),
+    (a_collector_that_nobody_may_call, "no NetworkPolicy lets it be called"),
+    (a_collector_at_another_port, "no NetworkPolicy lets it be called"),
+    (a_collector_without_a_scheme, "is not accepted; http://HOST:PORT"),
+    (a_collector_without_a_protocol, "has no protocol"),
     (a_missing_account, "there is no ServiceAccount likeness-worker"),
 ]

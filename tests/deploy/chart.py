@@ -16,6 +16,8 @@ FLEET = {
     "coordinator": {"replicas": 3},
     "externalSecrets": {"enabled": True},
     "monitoring": {"enabled": True},
+    "otlp": {"traces": "http://tempo.tracing.svc:4318", "metrics": "https://collector.tracing.svc:4319/v1/metrics",
+             "protocol": "http/protobuf", "namespace": "tracing"},
     "image": {"pullSecrets": ["one", "two"]},
     "workers": {"trainer": TRAINER, "sampler": SAMPLER},
 }
@@ -32,6 +34,8 @@ REFUSED = [
     ({"workers": {"trainer": {"gpu": 1}}}, "gpu"),
     ({"workers": {"trainer": {"autoscaling": {"min": 1, "max": 2}}}}, "slots"),
     ({"workers": {"sampler": {"group": {"size": 2, "secret": "x"}}}}, "role"),
+    ({"otlp": {"traces": "http://tempo.tracing.svc"}}, "traces"),
+    ({"otlp": {"protocol": "http"}}, "protocol"),
     ({"replicas": 2}, "replicas"),
 ]
 
@@ -80,6 +84,7 @@ def variables(container):
 def defaults(docs):
     coordinator = one(docs, "Deployment", "likeness-coordinator")
     assert (coordinator["replicas"], coordinator["strategy"]["type"]) == (1, "Recreate")
+    assert not [doc for doc in of_kind(docs, "NetworkPolicy") if "all-send" in doc["metadata"]["name"]]
     assert not of_kind(docs, "ScaledObject", "ExternalSecret", "ServiceMonitor", "LeaderWorkerSet")
     trainer = one(docs, "Deployment", "likeness-trainer")
     assert "podAffinity" in trainer["template"]["spec"]["affinity"], "the bucket's volume is of one node"
@@ -97,6 +102,10 @@ def fleet(docs):
     scaler = one(docs, "ScaledObject", "likeness-trainer")
     assert (scaler["minReplicaCount"], scaler["maxReplicaCount"]) == (2, 16)
     assert scaler["triggers"][0]["metadata"]["threshold"] == "8"
+    settings = next(doc for doc in of_kind(docs, "ConfigMap"))["data"]["likeness.toml"]
+    assert 'tracing_otlp_endpoint = "http://tempo.tracing.svc:4318"' in settings and 'otlp_protocol = "http/protobuf"' in settings
+    ports = [one(docs, "NetworkPolicy", f"likeness-all-send-{what}")["egress"][0]["ports"][0]["port"] for what in ("traces", "metrics")]
+    assert ports == [4318, 4319]
     made = {doc["metadata"]["name"] for doc in of_kind(docs, "ExternalSecret")}
     assert made == {"likeness-access", "likeness-store", "likeness-bucket"}
 

@@ -44,12 +44,15 @@ def main(tools, program):
     with tempfile.TemporaryDirectory(dir=DEPLOY / "k8s/overlays") as folder:
         docs = rendered.kustomized(kubectl, models_from_bucket(folder))
         print(f"overlay fleet, model from the bucket: {hold(docs, binary)}")
+    told = {}
+    for overlay in ["fleet", "gpu-group"]:
+        with tempfile.TemporaryDirectory(dir=DEPLOY / "k8s/overlays") as folder:
+            told[overlay] = rendered.kustomized(kubectl, told_of(folder, overlay))
+        print(f"overlay {overlay}, with a collector: {hold(told[overlay], binary)}")
     if CHART.exists():
         import chart
         chart.check(helm, CHART, lambda docs: hold(docs, binary))
-    fleet = rendered.kustomized(kubectl, DEPLOY / "k8s/overlays/fleet")
-    group = rendered.kustomized(kubectl, DEPLOY / "k8s/overlays/gpu-group")
-    print(f"{broken.check(fleet, group, lambda docs: hold(docs, binary))} broken installations are refused, each for its fault")
+    print(f"{broken.check(told['fleet'], told['gpu-group'], lambda docs: hold(docs, binary))} broken installations are refused, each for its fault")
 
 
 def models_from_bucket(folder):
@@ -59,6 +62,24 @@ def models_from_bucket(folder):
     for file in (DEPLOY / "k8s/overlays/fleet").iterdir():
         (pathlib.Path(folder) / file.name).write_text(file.read_text())
     (pathlib.Path(folder) / "kustomization.yaml").write_text(fleet.replace("models-volume", "models-bucket"))
+    return folder
+
+
+def told_of(folder, overlay):
+    """An overlay of one's own that sends traces and numbers to a collector."""
+    (pathlib.Path(folder) / "kustomization.yaml").write_text(f"""
+apiVersion: kustomize.config.k8s.io/v1beta1
+kind: Kustomization
+namespace: likeness
+resources: [../{overlay}]
+components: [../../components/otlp]
+patches:
+  - patch: |
+      apiVersion: v1
+      kind: ConfigMap
+      metadata: {{name: likeness-collector}}
+      data: {{metrics: "http://otel-collector.observability.svc:4317"}}
+""")
     return folder
 
 

@@ -5,6 +5,9 @@ import os
 import pathlib
 import subprocess
 import tempfile
+import urllib.parse
+
+from rendered import of_kind
 
 # kubectl's and kubelet's own, and what follows the calls that are going on.
 SPARE_SECONDS = 10
@@ -24,6 +27,7 @@ class Binary:
                 settings = self.settings(pod, container, docs)
                 grace(pod, container, settings)
                 ports(container, settings)
+                collector(pod, settings, docs)
             except AssertionError as error:
                 raise AssertionError(f"{pod.name}, container {container['name']}: {error}") from None
 
@@ -40,7 +44,8 @@ class Binary:
                 assert not text.startswith("/") or "/models" in text, f"{text} is under no mount"
                 return text
 
-            variables = {entry["name"]: placed(value(entry, docs, pod)) for entry in container.get("env", [])}
+            values = {entry["name"]: value(entry, docs, pod) for entry in container.get("env", [])}
+            variables = {name: placed(value) for name, value in values.items() if value is not None}
             command = [self.path, *map(placed, container["args"]), "--check-config", "--json"]
             environment = {"PATH": os.environ["PATH"]} | pod.variables | variables
             done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=root)
@@ -85,7 +90,10 @@ def value(entry, docs, pod):
     if "fieldRef" in source:
         return pod.owner["metadata"]["name"] + "-0"
     if "configMapKeyRef" in source:
-        return data(docs, "ConfigMap", source["configMapKeyRef"]["name"])[source["configMapKeyRef"]["key"]]
+        reference = source["configMapKeyRef"]
+        found = data(docs, "ConfigMap", reference["name"]).get(reference["key"])
+        assert found is not None or reference.get("optional"), f"ConfigMap {reference['name']} has no {reference['key']}"
+        return found
     reference = source["secretKeyRef"]
     assert reference["key"] in secret(docs, reference["name"]), f"secret {reference['name']} has no {reference['key']}"
     return "postgres://ada:secret@db/likeness" if entry["name"] == "LIKENESS__STORE" else WRITTEN
@@ -136,3 +144,22 @@ def ports(container, settings):
     assert services == {"liveness", "readiness"}, f"probes ask for {services}"
     for port in container.get("ports", []):
         assert port["containerPort"] in open_at, f"port {port['containerPort']} is exposed, where nothing listens"
+
+
+def collector(pod, settings, docs):
+    """Who tells a collector may call it."""
+    for name in ["tracing_otlp_endpoint", "metrics_otlp_endpoint"]:
+        if not settings.get(name):
+            continue
+        url = urllib.parse.urlparse(settings[name])
+        namespace = url.hostname.split(".")[1]
+        assert any(allows(policy, pod, namespace, url.port) for policy in of_kind(docs, "NetworkPolicy")), (
+            f"{name} is {settings[name]}, and no NetworkPolicy lets it be called")
+
+
+def allows(policy, pod, namespace, port):
+    if not policy["spec"]["podSelector"].get("matchLabels", {}).items() <= pod.labels.items():
+        return False
+    peer = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    return any(peer in rule.get("to", []) and {"port": port, "protocol": "TCP"} in rule.get("ports", [])
+               for rule in policy["spec"].get("egress", []))

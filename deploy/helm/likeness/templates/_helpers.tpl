@@ -26,6 +26,11 @@ labels:
 {{- else }}
 {{- $_ := set $settings "bucket" "file:///var/lib/likeness/bucket" }}
 {{- end }}
+{{- with .Values.otlp.traces }}{{ $_ := set $settings "tracing_otlp_endpoint" . }}{{ end }}
+{{- with .Values.otlp.metrics }}{{ $_ := set $settings "metrics_otlp_endpoint" . }}{{ end }}
+{{- if or .Values.otlp.traces .Values.otlp.metrics }}
+{{- $_ := set $settings "otlp_protocol" .Values.otlp.protocol }}
+{{- end }}
 {{- range $name, $value := $settings }}
 {{ $name }} = {{ $value | toJson }}
 {{- end }}
