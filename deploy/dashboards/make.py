@@ -270,7 +270,7 @@ def samplers():
 
 
 def tenants():
-    by_class = [("light", "below the default weight"), ("standard", "of the default weight"), ("heavy", "above it")]
+    by_class = [("standard", "of the default weight"), ("heavy", "of more")]
     waits = [
         stat(f"Oldest wait: {name}", f"Of tenants {what}.", "s", f'max(likeness_queue_oldest_wait_seconds{{{NS},class="{name}"}})', limits=(600, 1800))
         for name, what in by_class
@@ -285,8 +285,7 @@ def tenants():
         "Likeness: tenants",
         "Whether tenants are served as their weights say. Metrics know classes of weight, never a tenant: names are in the audit log alone.",
         [
-            *waits,
-            *tasks,
+            *(one | {"size": (6, 4)} for one in waits + tasks),
             row("Fairness"),
             panel("Oldest wait by class", "A heavier class should wait no longer than a lighter one with as much in the queue.", "s",
                   (f"max by (class) (likeness_queue_oldest_wait_seconds{{{NS}}})", "{{class}}"), limits=(1800,), width=12),

@@ -106,7 +106,7 @@ fn every_number_of_a_service_is_told_after_a_job_and_none_names_anybody() {
     assert!(told("likeness_store_operation_duration_seconds_count", &["operation=\"claim\"", "outcome=\"ok\""]) > 0.0);
     for kind in ["kind=\"train\"", "kind=\"render\"", "kind=\"assemble\""] {
         assert_eq!(told("likeness_attempts_total", &[kind, "outcome=\"completed\""]), 1.0);
-        for class in ["class=\"light\"", "class=\"standard\"", "class=\"heavy\""] {
+        for class in ["class=\"standard\"", "class=\"heavy\""] {
             assert!(told("likeness_queue_tasks", &[kind, class]) >= 0.0);
             assert!(told("likeness_queue_oldest_wait_seconds", &[kind, class]) >= 0.0);
         }

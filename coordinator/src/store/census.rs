@@ -41,28 +41,22 @@ impl Waiting {
     }
 }
 
-/// A tenant's weight against that which tenants have who were given none.
+/// A tenant's weight against that which tenants have who were given none, which is the least that there is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Class {
-    Light,
     Standard,
     Heavy,
 }
 
 impl Class {
-    pub(crate) const ALL: [Self; 3] = [Self::Light, Self::Standard, Self::Heavy];
+    pub(crate) const ALL: [Self; 2] = [Self::Standard, Self::Heavy];
 
     pub(crate) fn of(weight: u32) -> Self {
-        match weight.cmp(&Terms::default().weight) {
-            std::cmp::Ordering::Less => Self::Light,
-            std::cmp::Ordering::Equal => Self::Standard,
-            std::cmp::Ordering::Greater => Self::Heavy,
-        }
+        if weight > Terms::default().weight { Self::Heavy } else { Self::Standard }
     }
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Self::Light => "light",
             Self::Standard => "standard",
             Self::Heavy => "heavy",
         }
