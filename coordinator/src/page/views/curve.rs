@@ -53,7 +53,7 @@ pub(super) fn curve(id: &str, subject: &str, curve: &LossCurve) -> Option<Markup
             }
             figcaption {
                 p.keys aria-hidden="true" {
-                    span.key.losses { "training, smoothed" }
+                    span.key.losses { (if stretch(curve) > 1 { "training, smoothed" } else { "training" }) }
                     @if !measured.is_empty() { span.key.measured { "fixed evaluation set" } }
                 }
                 p id={ (id) "-words" } { (words) }
@@ -79,9 +79,14 @@ fn table(subject: &str, evaluations: &[Evaluation]) -> Markup {
     }
 }
 
+/// Losses that are shown as their mean.
+fn stretch(curve: &LossCurve) -> usize {
+    curve.losses.len().div_ceil(POINTS).max(1)
+}
+
 /// The training losses, as means of equal stretches; a loss that is no number is left out.
 fn smoothed(curve: &LossCurve) -> Vec<Point> {
-    let stretch = curve.losses.len().div_ceil(POINTS).max(1);
+    let stretch = stretch(curve);
     let mean = |(index, losses): (usize, &[f32])| {
         let finite: Vec<f32> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
         let middle = curve.first_step as f32 + (index * stretch) as f32 + (losses.len() - 1) as f32 / 2.0;
@@ -171,6 +176,7 @@ mod tests {
         assert!(text.contains("the loss began at 0.4 and was least after step 3: 0.2."), "{text}");
         assert!(text.contains("<title id=\"c-title\">Loss while learning ada</title>"), "{text}");
         assert_eq!(text.matches("<circle").count(), 2);
+        assert!(text.contains(">training<"), "{text}");
     }
 
     #[test]
@@ -189,7 +195,7 @@ mod tests {
     #[test]
     fn a_long_training_is_as_short_a_picture() {
         let text = drawn((0..100_000).map(|step| 1.0 / (step + 1) as f32).collect(), vec![]).unwrap();
-        assert!(text.len() < 6_000, "{}", text.len());
+        assert!(text.len() < 6_000 && text.contains(">training, smoothed<"), "{}", text.len());
     }
 
     #[test]
