@@ -227,7 +227,7 @@ fn on_two_nodes(placement: &str) -> (Vec<Span>, Vec<String>) {
     };
     let mut leads = node(0);
     leads.until_it_says("registered");
-    let learning = ["--steps", "120", "--batch", "4", "--evaluate-every", "60", "--resolution", "64"];
+    let learning = ["--steps", "120", "--batch", "2", "--evaluate-every", "60", "--resolution", "64"];
     let jobs = ["lovelace", "babbage"].map(|subject| submit(&sandbox, &collector.endpoint(), subject, &learning));
     leads.until_it_says_all(["learning rate scaled", "learning rate scaled"]); // both are in the pack when rank 1 comes
     let follows = node(1);
