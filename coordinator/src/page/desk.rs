@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::HeaderMap;
 use likeness_proto::{Refusal, Secret, TenantId};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 use tonic::Status;
 
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use super::session::{Session, Sessions};
 use crate::access::{Access, Caller, Gate, lapse};
 use crate::limits::{Limits, Turnstile};
 use crate::service::Shared;
-use crate::store::Store;
+use crate::store::{SessionId, Store};
 
 /// Methods whose permission lets somebody see a page: who may call one, may see what it answers.
 pub(super) mod may {
@@ -61,9 +61,24 @@ impl<S: Store> Desk<S> {
         &self.gate.shared
     }
 
+    /// The session that a request shows, unless it is over or was signed out of.
+    async fn session(&self, headers: &HeaderMap) -> Result<Option<Session>, Oops> {
+        let Some(session) = self.sessions.of(headers, self.gate.clock.now()) else { return Ok(None) };
+        let ended = self.shared().store.session_ended(&session.id).await?;
+        Ok(Some(session).filter(|_| !ended))
+    }
+
+    /// Ends the session that a request shows, at every coordinator.
+    pub(super) async fn sign_out(&self, headers: &HeaderMap) -> Result<(), Oops> {
+        if let Some(session) = self.session(headers).await? {
+            self.shared().store.end_session(&session.id, session.ends).await?;
+        }
+        Ok(())
+    }
+
     /// Who asks, if their credential opens `method` at this moment.
     pub(super) async fn visitor(&self, headers: &HeaderMap, method: &str) -> Result<Visitor, Oops> {
-        let session = self.sessions.of(headers, self.gate.clock.now()).ok_or(Oops::SignIn)?;
+        let session = self.session(headers).await?.ok_or(Oops::SignIn)?;
         let access = self.gate.admit(&Caller::with(&session.token, method)).await?;
         Ok(Visitor { access, session })
     }
@@ -83,13 +98,33 @@ impl<S: Store> Desk<S> {
         Err(refused)
     }
 
-    /// Ends when the visitor may use `method` no longer, or has for as long as `most`.
+    /// Ends when the visitor may use `method` no longer, has signed out, or has used it for as long as `most`.
     pub(super) fn end(&self, visitor: &Visitor, method: &str, most: Option<Duration>) -> BoxFuture<'static, Status> {
         let left = visitor.session.ends.millis() - self.gate.clock.now().millis();
         let left = Duration::from_millis(left.try_into().unwrap_or(0));
         let (now, span) = (Instant::now(), most.map_or(left, |most| most.min(left)));
         let caller = Caller::with(&visitor.session.token, method);
-        lapse(Arc::clone(&self.gate), caller, self.shared().limits.recheck, Some((now, now + span)))
+        let recheck = self.shared().limits.recheck;
+        let lapsed = lapse(Arc::clone(&self.gate), caller, recheck, Some((now, now + span)));
+        let signed_out = signed_out(Arc::clone(self.shared()), visitor.session.id, recheck);
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                status = lapsed => status,
+                status = signed_out => status,
+            }
+        })
+    }
+}
+
+/// Waits until the session was signed out of, looking once in `period`.
+async fn signed_out<S: Store>(shared: Arc<Shared<S>>, session: SessionId, period: Duration) -> Status {
+    loop {
+        sleep(period).await;
+        // A store that cannot be asked now says nothing of the session.
+        if matches!(shared.store.session_ended(&session).await, Ok(true)) {
+            return Status::unauthenticated("the session was signed out of");
+        }
     }
 }
 

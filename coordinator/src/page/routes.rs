@@ -101,6 +101,7 @@ async fn begin<S: Store>(desk: &Desk<S>, request: Request) -> Result<Response, O
 
 async fn sign_out<S: Store>(State(desk): Asked<S>, headers: HeaderMap) -> Result<Response, Oops> {
     own(&headers)?;
+    desk.sign_out(&headers).await?;
     // Pictures that were seen go with the session.
     let forget = (HeaderName::from_static("clear-site-data"), "\"cache\"".parse().expect("it may stand in a header"));
     let ended = [(header::SET_COOKIE, desk.sessions.end()), forget];

@@ -1,6 +1,6 @@
 //! A browser's session: the credential that was signed in with, sealed into a cookie under a secret that the pepper gives. So it is the
 //! same at every coordinator of a store and after a restart, no server keeps it, nobody but a coordinator can read it, and it opens what
-//! its credential opens at that moment, a revoked one nothing.
+//! its credential opens at that moment, a revoked one nothing. What is kept, of all coordinators, is which sessions were signed out of.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use base64::Engine as _;
@@ -10,6 +10,7 @@ use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::access::Pepper;
 use crate::clock::Timestamp;
+use crate::store::SessionId;
 
 /// A session lives this long, whatever its credential.
 const LIFE_SECONDS: u32 = 12 * 3600;
@@ -22,6 +23,8 @@ const LABEL: &str = "likeness page session 1";
 pub(super) struct Session {
     pub(super) token: Secret,
     pub(super) ends: Timestamp,
+    /// Which of the sessions of its credential it is.
+    pub(super) id: SessionId,
 }
 
 /// Seals and opens sessions.
@@ -84,13 +87,13 @@ impl Sessions {
 
     fn open(&self, value: &str) -> Option<Session> {
         let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
-        let (nonce, sealed) = bytes.split_at_checked(NONCE_LEN)?;
+        let (id, sealed) = bytes.split_first_chunk::<NONCE_LEN>()?;
         let mut sealed = sealed.to_vec();
-        let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
+        let nonce = Nonce::assume_unique_for_key(*id);
         let opened = self.key.open_in_place(nonce, Aad::from(LABEL), &mut sealed).ok()?;
         let (ends, token) = opened.split_first_chunk()?;
         let token = Secret::new(std::str::from_utf8(token).ok()?).ok()?;
-        Some(Session { token, ends: Timestamp::from_millis(i64::from_be_bytes(*ends)) })
+        Some(Session { token, ends: Timestamp::from_millis(i64::from_be_bytes(*ends)), id: *id })
     }
 }
 

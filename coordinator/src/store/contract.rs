@@ -6,6 +6,7 @@ mod garbage;
 mod jobs;
 mod leases;
 mod roster;
+mod sessions;
 mod shares;
 mod subjects;
 pub(crate) mod tampering;
@@ -17,6 +18,7 @@ pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
 pub(crate) use roster::*;
+pub(crate) use sessions::*;
 pub(crate) use shares::*;
 pub(crate) use subjects::*;
 pub(crate) use training::*;
@@ -366,6 +368,7 @@ macro_rules! contract {
             a_task_waits_from_when_it_became_ready,
             every_task_of_a_job_knows_whose_child_it_is,
             the_roster_shows_who_works_on_what_and_to_a_tenant_its_own,
+            a_session_that_was_ended_stays_so_and_others_go_on,
         }
     };
 }

@@ -119,6 +119,9 @@ pub(crate) struct Forgotten {
     pub(crate) erasure: Erasure,
 }
 
+/// Which session of the status page: nobody chooses it.
+pub(crate) type SessionId = [u8; 12];
+
 /// A customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Tenant {
@@ -302,9 +305,12 @@ pub(crate) trait Store: Send + Sync + 'static {
     fn rotate_key(&self, old: &str, prefix: &str, hash: [u8; 32], overlap: Duration, by: &Actor) -> impl Answer<Key>;
     /// Ends a key.
     fn revoke_key(&self, prefix: &str, by: &Actor) -> impl Answer<Key>;
+    /// Ends a session of the status page, which would last until `ends`.
+    fn end_session(&self, session: &SessionId, ends: Timestamp) -> impl Answer<()>;
+    /// Whether it was ended.
+    fn session_ended(&self, session: &SessionId) -> impl Answer<bool>;
 
-    /// Entries of the audit log after `sequence`, in order, `limit` at most. Outside of tests, `AuditLog` reads it.
-    #[cfg(test)]
+    /// Entries of the audit log after `sequence`, in order, `limit` at most. `AuditLog` reads it without a coordinator.
     fn audited(&self, sequence: u64, limit: u32) -> impl Answer<Vec<crate::audit::Entry>>;
 
     /// Takes or keeps a turn at work that one coordinator does for all, for `span`; answers whether it is `holder`'s.

@@ -12,8 +12,8 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signals, Store, StoreError, Sweep, Tenant,
-    Terms, TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, SessionId, Signals, Store, StoreError,
+    Sweep, Tenant, Terms, TermsChange, Upload,
 };
 use crate::audit::Actor;
 use crate::clock::Timestamp;
@@ -80,7 +80,8 @@ timed! {
     fn live_key(prefix: &str) -> Option<Key>;
     fn rotate_key(old: &str, prefix: &str, hash: [u8; 32], overlap: Duration, by: &Actor) -> Key;
     fn revoke_key(prefix: &str, by: &Actor) -> Key;
-    #[cfg(test)]
+    fn end_session(session: &SessionId, ends: Timestamp) -> ();
+    fn session_ended(session: &SessionId) -> bool;
     fn audited(sequence: u64, limit: u32) -> Vec<crate::audit::Entry>;
     fn take_turn(work: &str, holder: Uuid, span: Duration) -> bool;
     fn garbage(of: &TenantId, subject: &SubjectName, keys: Vec<ObjectKey>) -> Vec<ObjectKey>;

@@ -140,11 +140,30 @@ async fn whoever_signs_in_gets_a_session_and_whoever_signs_out_loses_it() {
     let admin = site.browser.sign_in(&site.key("default", Role::Admin).await.token).await;
     assert_eq!(admin.header("location"), "/fleet", "administrators have no jobs");
 
-    let owner = site.browser.with(&answer.cookie());
+    let (owner, elsewhere) = (site.browser.with(&answer.cookie()), site.owner().await);
+    assert_eq!(owner.get("/jobs").await.status, 200);
     let out = owner.ask("POST", "/sign-out", &[("sec-fetch-site", "same-origin")], "").await;
     assert_eq!((out.status, out.header("location")), (303, "/sign-in"));
     assert!(out.header("set-cookie").contains("likeness=; ") && out.header("set-cookie").contains("Max-Age=0"));
     assert_eq!(out.header("clear-site-data"), "\"cache\"");
+    assert_eq!(owner.get("/jobs").await.header("location"), "/sign-in", "a cookie that was copied opens nothing");
+    assert_eq!(owner.get("/jobs/events").await.status, 401);
+    assert_eq!(elsewhere.get("/jobs").await.status, 200, "another session of the same credential goes on");
+    let again = owner.ask("POST", "/sign-out", &[("sec-fetch-site", "same-origin")], "").await;
+    assert_eq!((again.status, again.header("location")), (303, "/sign-in"));
+}
+
+#[tokio::test]
+async fn signing_out_ends_the_sessions_streams() {
+    let limits = Limits { recheck: Duration::from_millis(20), ..Limits::default() };
+    let site = Site::with(|options| Options { limits, ..options }).await;
+    let owner = site.owner().await;
+    let (stream, out) = tokio::join!(
+        owner.get("/jobs/events"),
+        owner.ask("POST", "/sign-out", &[("sec-fetch-site", "same-origin")], "")
+    );
+    assert_eq!(out.status, 303);
+    assert!(stream.status == 200 || stream.status == 401, "signed out before the stream began or after");
 }
 
 #[tokio::test]

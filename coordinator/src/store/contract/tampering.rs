@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::audit::{AuditLog, Broken, VerifyError};
+use crate::counting;
 
 /// A database that can be written to behind the store's back.
 pub(crate) trait Tampering: Engine {
@@ -44,6 +45,7 @@ pub(crate) async fn whoever_changes_the_log_all_the_same_is_found_out<E: Tamperi
         world.engine.unlock().await;
         world.engine.run(statement).await.unwrap();
         assert_eq!(broken(world.engine.log().await.verify(None).await), Broken::Changed { sequence: 3 });
+        assert_eq!(counting::walk(&world.store, None).await.unwrap(), Err(Broken::Changed { sequence: 3 }));
     }
     let world = world_of_five::<E>().await;
     world.engine.unlock().await;
@@ -67,7 +69,9 @@ pub(crate) async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head<
     let world = world_of_five::<E>().await;
     let head = world.engine.log().await.verify(None).await.unwrap().head;
     world.put("finn").await;
-    assert_eq!(world.engine.log().await.verify(Some(head)).await.unwrap().entries, 6, "it may grow");
+    let grown = world.engine.log().await.verify(Some(head)).await.unwrap();
+    assert_eq!(grown.entries, 6, "it may grow");
+    assert_eq!(counting::walk(&world.store, Some(head)).await.unwrap(), Ok(grown));
     world.engine.unlock().await;
     world.engine.run("DELETE FROM audit WHERE sequence > 3").await.unwrap();
     assert_eq!(world.engine.log().await.verify(None).await.unwrap().entries, 3, "by itself it looks whole");

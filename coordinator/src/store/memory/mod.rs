@@ -24,8 +24,8 @@ use self::tables::{Tables, Writing};
 use super::contract::{Engine, contract};
 use super::signals::Others;
 use super::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signal, Signals, Store, StoreError, Sweep,
-    Tenant, Terms, TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, SessionId, Signal, Signals, Store,
+    StoreError, Sweep, Tenant, Terms, TermsChange, Upload,
 };
 use crate::audit::{Actor, Entry};
 use crate::clock::{Clock, Timestamp};
@@ -314,6 +314,18 @@ impl Store for Memory {
 
     async fn revoke_key(&self, prefix: &str, by: &Actor) -> Result<Key> {
         self.write("revoke_key", |w| w.revoke_key(prefix, by)).await
+    }
+
+    async fn end_session(&self, session: &SessionId, _ends: Timestamp) -> Result<()> {
+        let end = |w: &mut Writing<'_>| {
+            w.t.ended_sessions.insert(*session);
+            Ok(())
+        };
+        self.write("end_session", end).await
+    }
+
+    async fn session_ended(&self, session: &SessionId) -> Result<bool> {
+        self.read("session_ended", |t, _| Ok(t.ended_sessions.contains(session))).await
     }
 
     async fn audited(&self, sequence: u64, limit: u32) -> Result<Vec<Entry>> {

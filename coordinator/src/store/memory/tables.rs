@@ -14,7 +14,7 @@ use super::shares::{Queue, Turn};
 use crate::audit::{Action, Actor, Chain, Entry, Point};
 use crate::clock::Timestamp;
 use crate::lifecycle::{Course, Effect, JobState, SubjectState, TaskState};
-use crate::store::{Erasure, Key, Policy, Signal, Tenant, refusals};
+use crate::store::{Erasure, Key, Policy, SessionId, Signal, Tenant, refusals};
 
 /// A subject of a tenant.
 pub(super) type Owner = (TenantId, SubjectName);
@@ -93,6 +93,7 @@ pub(super) struct Tables {
     pub(super) subjects: BTreeMap<Owner, Arc<v1::Subject>>,
     pub(super) objects: BTreeMap<(TenantId, ObjectKey), (SubjectName, ObjectRef)>,
     pub(super) uploads: BTreeMap<String, (Owner, Timestamp)>,
+    pub(super) ended_sessions: BTreeSet<SessionId>,
     pub(super) erasures: BTreeMap<String, Owed>,
     pub(super) jobs: BTreeMap<(TenantId, JobId), JobRow>,
     pub(super) courses: BTreeMap<Place, Arc<CourseRow>>,

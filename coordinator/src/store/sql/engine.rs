@@ -15,16 +15,16 @@ use uuid::Uuid;
 
 use super::dialect::{self, Connection, Db};
 use super::{
-    Result, census, courses, erasures, fleet, jobs, keys, losses, reports, roster, shares, subjects, submit, tenants,
-    upkeep,
+    Result, census, courses, erasures, fleet, jobs, keys, losses, reports, roster, sessions, shares, subjects, submit,
+    tenants, upkeep,
 };
 use crate::audit::Actor;
 use crate::clock::{Clock, Timestamp};
 use crate::lifecycle::JobState;
 use crate::metrics::{self, Attempt};
 use crate::store::{
-    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, Signal, Signals, Store, StoreError, Sweep,
-    Tenant, Terms, TermsChange, Upload,
+    Cause, Census, Erasure, Forgotten, Key, NewKey, Policy, Reading, Roster, SessionId, Signal, Signals, Store,
+    StoreError, Sweep, Tenant, Terms, TermsChange, Upload,
 };
 
 /// A store in a database of the dialect.
@@ -340,7 +340,14 @@ impl Store for Engine {
         write!(self, keys::revoke, prefix, by)
     }
 
-    #[cfg(test)]
+    async fn end_session(&self, session: &SessionId, ends: Timestamp) -> Result<()> {
+        write!(self, sessions::end, session, ends)
+    }
+
+    async fn session_ended(&self, session: &SessionId) -> Result<bool> {
+        sessions::has_ended(&mut *self.read().await?, session).await
+    }
+
     async fn audited(&self, sequence: u64, limit: u32) -> Result<Vec<crate::audit::Entry>> {
         super::audit::after(&mut *self.read().await?, sequence, limit).await
     }

@@ -15,6 +15,7 @@ mod reports;
 mod results;
 mod roster;
 mod rows;
+mod sessions;
 mod shares;
 mod subjects;
 mod submit;
