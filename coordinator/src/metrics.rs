@@ -7,6 +7,8 @@ use likeness_proto::{Refusal, TaskKind};
 use likeness_telemetry::metrics::{self, Counter, Gauge, Histogram, KeyValue, Present, Stopwatch, UpDownCounter};
 use tonic::Status;
 
+use crate::audit::{Broken, Verified};
+use crate::clock::{Clock, SystemClock};
 use crate::lifecycle::JobState;
 use crate::store::{Census, Class, Presence, StoreError};
 
@@ -26,12 +28,16 @@ struct Metrics {
     watches: UpDownCounter<i64>,
     refusals: Counter<u64>,
     upload_bytes: Counter<u64>,
+    audit_entries: Gauge<f64>,
+    audit_broken: Gauge<f64>,
+    audit_verified: Gauge<f64>,
 }
 
 impl Metrics {
     fn new() -> Self {
         let meter = metrics::meter();
         let oldest = meter.f64_gauge("likeness.queue.oldest_wait").with_unit("s");
+        let verified = meter.f64_gauge("likeness.audit.verified_time").with_unit("s");
         let bytes = meter.u64_counter("likeness.upload").with_unit("By");
         Self {
             store: metrics::seconds("likeness.store.operation.duration", "transactions of the store", metrics::QUICK),
@@ -47,6 +53,12 @@ impl Metrics {
             watches: metrics::level("likeness.watches", "jobs that are being watched"),
             refusals: metrics::counter("likeness.refusals", "calls that were refused or failed"),
             upload_bytes: bytes.with_description("photos as they were received").build(),
+            audit_entries: metrics::gauge(
+                "likeness.audit.entries",
+                "entries of the audit log when it was last found whole",
+            ),
+            audit_broken: metrics::gauge("likeness.audit.broken", "1: the audit log is not what was written"),
+            audit_verified: verified.with_description("when the audit log was last found whole, since 1970").build(),
         }
     }
 }
@@ -129,6 +141,15 @@ fn code_name(status: &Status) -> String {
 /// So much of an upload came in.
 pub(crate) fn uploaded(bytes: usize) {
     METRICS.upload_bytes.add(bytes as u64, &[]);
+}
+
+/// The audit log was walked along.
+pub(crate) fn audit(found: &Result<Verified, Broken>) {
+    METRICS.audit_broken.record(if found.is_err() { 1.0 } else { 0.0 }, &[]);
+    if let Ok(Verified { entries, .. }) = found {
+        METRICS.audit_entries.record(*entries as f64, &[]);
+        METRICS.audit_verified.record(SystemClock.now().millis() as f64 / 1e3, &[]);
+    }
 }
 
 /// A transaction of the store ended. One that refuses has done its work.

@@ -160,9 +160,12 @@ async fn live_on<S: Store>(
     let tenants: Vec<_> = options.tokens.tenants().cloned().collect();
     let office = Office::open(store, bucket, options.limits.clone(), &tenants, Uuid::new_v4(), &shutdown).await?;
     let health = tokio::spawn(health::tell(Arc::clone(&office.shared), options.ready.clone()));
-    let counting = options.counts.then(|| tokio::spawn(counting::count(Arc::clone(&office.shared))));
+    let counting = options.counts.then(|| {
+        let (count, verify) = (Arc::clone(&office.shared), Arc::clone(&office.shared));
+        [tokio::spawn(counting::count(count)), tokio::spawn(counting::verify(verify))]
+    });
     let served = serve(listener, &options, people, Arc::clone(&office.shared)).await;
-    drop(counting.map(AbortOnDropHandle::new));
+    drop(counting.map(|tasks| tasks.map(AbortOnDropHandle::new)));
     office.close().await;
     health.abort(); // it holds the store that is closed now
     served

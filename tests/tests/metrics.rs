@@ -117,6 +117,9 @@ fn every_number_of_a_service_is_told_after_a_job_and_none_names_anybody() {
     assert_eq!(told("likeness_workers", &[]), 2.0);
     assert!(told("likeness_watches", &[]) >= 0.0);
     assert!(told("likeness_upload_bytes_total", &[]) > 1000.0);
+    assert_eq!(told("likeness_audit_broken", &[]), 0.0);
+    assert!(told("likeness_audit_entries", &[]) >= 0.0);
+    assert!(told("likeness_audit_verified_time_seconds", &[]) > 1.7e9);
 
     assert_eq!(told("likeness_train_steps_total", &[]), 4.0);
     assert_eq!(told("likeness_train_samples_total", &[]), 8.0);
