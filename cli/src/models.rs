@@ -3,11 +3,12 @@
 use crate::bundle;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
-use likeness_diffusion::{Arithmetic, BaseModel, Computing, Device};
+use likeness_diffusion::{Arithmetic, BaseModel, Computing, Device, ModelCache};
 use likeness_proto::ModelFacts;
+use std::path::Path;
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
-use tracing::info;
+use tracing::{info, warn};
 
 /// Loads the model that is set, else the bundled one.
 ///
@@ -29,9 +30,16 @@ pub fn load_on(settings: &Settings, device: &Device) -> Result<BaseModel, Failur
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };
-    let model = BaseModel::load_with(&dir, computing, device).map_err(|error| refuse(&error))?;
+    let cache = settings.model_cache.as_deref().and_then(cache);
+    let model = BaseModel::load_cached(&dir, computing, device, cache.as_ref()).map_err(|error| refuse(&error))?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
+}
+
+/// The cache in a folder. A start is no worse without one.
+fn cache(folder: &Path) -> Option<ModelCache> {
+    let unused = |error: &std::io::Error| warn!(%error, folder = %folder.display(), "no model cache is used");
+    ModelCache::open(folder).inspect_err(unused).ok()
 }
 
 /// As [`load`], off the runtime's threads, to be shared.

@@ -26,6 +26,8 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:7431";
 pub struct Settings {
     /// Base model directory; none: the bundled one.
     pub model: Option<PathBuf>,
+    /// Folder that keeps base models as they are computed with; none: nowhere.
+    pub model_cache: Option<PathBuf>,
     /// State folder.
     pub state: PathBuf,
     /// Server that the client and the workers call; none: the one whose address is in the state folder.

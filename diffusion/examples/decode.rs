@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("usage: decode MODEL SIDE [TILE]".into());
     };
     let (side, tile) = (side.parse::<usize>()?, arguments.next().map(|tile| tile.parse::<usize>()).transpose()?);
-    let vae = Vae::load(&PathBuf::from(model).join("vae"), Computing::default(), &Device::Cpu)?;
+    let vae = Vae::load(&PathBuf::from(model).join("vae"), Computing::default(), &Device::Cpu, None)?;
     let latents = side / vae.factor();
     let key = NoiseKey { seed: 0, purpose: Purpose::Latents, step: 0, sample: 0 };
     let latents = key.normal((1, vae.channels(), latents, latents), &Device::Cpu)?;

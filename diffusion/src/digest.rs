@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -26,26 +26,35 @@ pub struct ModelDigest(String);
 pub struct BadDigest(String);
 
 impl ModelDigest {
-    /// Digests `files`, paths relative to `dir` with `/` between their parts; their order does not matter.
+    /// Digests `files`, paths relative to `dir` with `/` between their parts; their order does not matter. `sha256` gives the
+    /// digest of one in hex.
     ///
     /// # Errors
     /// [`LoadError::Io`] names the first file that cannot be read.
-    pub fn of_files(dir: &Path, files: &[String]) -> Result<Self, LoadError> {
+    pub(crate) fn of_files(
+        dir: &Path,
+        files: &[String],
+        sha256: impl Fn(&Path) -> io::Result<String> + Sync,
+    ) -> Result<Self, LoadError> {
         let mut sorted = files.to_vec();
         sorted.sort();
-        let lines: Result<Vec<String>, LoadError> =
-            sorted.par_iter().map(|file| Ok(format!("{}  {file}\n", hex::encode(sha256(&dir.join(file))?)))).collect();
+        let line = |file: &String| {
+            let path = dir.join(file);
+            let digest = sha256(&path).map_err(|source| LoadError::Io { path, source })?;
+            Ok(format!("{digest}  {file}\n"))
+        };
+        let lines: Result<Vec<String>, LoadError> = sorted.par_iter().map(line).collect();
         Ok(Self(format!("sha256:{}", hex::encode(Sha256::digest(lines?.concat())))))
     }
 }
 
-fn sha256(path: &Path) -> Result<[u8; 32], LoadError> {
-    let io = |source| LoadError::Io { path: path.to_owned(), source };
-    let mut file = File::open(path).map_err(io)?;
+/// SHA-256 of a file.
+pub(crate) fn sha256(path: &Path) -> io::Result<[u8; 32]> {
+    let mut file = File::open(path)?;
     let mut hasher = Sha256::new();
     let mut block = vec![0; 1 << 18];
     loop {
-        match file.read(&mut block).map_err(io)? {
+        match file.read(&mut block)? {
             0 => return Ok(hasher.finalize().into()),
             read => hasher.update(&block[..read]),
         }
@@ -97,7 +106,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("b"), "two").unwrap();
         std::fs::write(dir.path().join("a"), "one").unwrap();
-        let digest = ModelDigest::of_files(dir.path(), &["b".to_owned(), "a".to_owned()]).unwrap();
+        let one = |path: &Path| sha256(path).map(hex::encode);
+        let digest = ModelDigest::of_files(dir.path(), &["b".to_owned(), "a".to_owned()], one).unwrap();
         // printf one > a; printf two > b; sha256sum a b | sha256sum
         assert_eq!(digest.as_ref(), "sha256:d17138d96382403690482a89da33475336ab36c046a6912a86badedd62301cb8");
     }

@@ -1,6 +1,7 @@
 //! The frozen Stable Diffusion: tokenizer, text encoder with a splice for learned rows, UNet, VAE, noise schedule,
 //! samplers and embedding files. Knows tensors and files; knows nothing of jobs, networks or runtimes.
 
+pub mod cache;
 pub mod config;
 pub mod digest;
 pub mod embedding;
@@ -23,6 +24,7 @@ mod ops;
 mod stored;
 mod weights;
 
+pub use cache::ModelCache;
 pub use candle_core::{DType, Device, Result as TensorResult, Tensor};
 pub use digest::ModelDigest;
 pub use embedding::{Base, Embedding, EmbeddingError, Facts};

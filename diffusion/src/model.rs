@@ -4,7 +4,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device};
 
-use crate::digest::ModelDigest;
+use crate::cache::ModelCache;
+use crate::digest::{ModelDigest, sha256};
 use crate::error::LoadError;
 use crate::ops::composed::Place;
 use crate::ops::conv::Arithmetic;
@@ -74,6 +75,20 @@ impl BaseModel {
     /// # Errors
     /// As [`Self::load`].
     pub fn load_with(dir: &Path, computing: Computing, device: &Device) -> Result<Self, LoadError> {
+        Self::load_cached(dir, computing, device, None)
+    }
+
+    /// As [`Self::load_with`], by what an earlier start has left in `cache`, if there is one, and leaving there what it lacks. The
+    /// model is the same to the bit.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; a cache that cannot be used is none.
+    pub fn load_cached(
+        dir: &Path,
+        computing: Computing,
+        device: &Device,
+        cache: Option<&ModelCache>,
+    ) -> Result<Self, LoadError> {
         if !dir.is_dir() {
             let wanted = "such a directory".to_owned();
             return Err(LoadError::NoFile { folder: dir.to_owned(), wanted });
@@ -81,13 +96,21 @@ impl BaseModel {
         let (heavy, light) = rayon::join(
             || {
                 rayon::join(
-                    || Unet::load(&dir.join("unet"), computing, device),
-                    || Vae::load(&dir.join("vae"), computing, device),
+                    || Unet::load(&dir.join("unet"), computing, device, cache),
+                    || Vae::load(&dir.join("vae"), computing, device, cache),
                 )
             },
-            || rayon::join(|| TextEncoder::load(&dir.join("text_encoder"), computing, device), || digest(dir)),
+            || {
+                rayon::join(
+                    || TextEncoder::load(&dir.join("text_encoder"), computing, device, cache),
+                    || digest(dir, cache),
+                )
+            },
         );
         let ((unet, vae), (text, digest)) = ((heavy.0?, heavy.1?), (light.0?, light.1?));
+        if let Some(cache) = cache {
+            cache.keep();
+        }
         let model = Self {
             tokenizer: Tokenizer::load(&dir.join("tokenizer"))?,
             schedule: NoiseSchedule::load(&dir.join("scheduler").join("scheduler_config.json"))?,
@@ -134,7 +157,7 @@ fn name(dir: &Path) -> String {
 }
 
 /// Over every file that [`BaseModel::load`] reads.
-fn digest(dir: &Path) -> Result<ModelDigest, LoadError> {
+fn digest(dir: &Path, cache: Option<&ModelCache>) -> Result<ModelDigest, LoadError> {
     let there = |file: &String| dir.join("tokenizer").join(file).is_file();
     let optional = ["tokenizer_config.json", "special_tokens_map.json"].map(String::from).into_iter().filter(there);
     let tokenizer = ["vocab.json", "merges.txt"].map(String::from).into_iter().chain(optional).collect();
@@ -148,5 +171,9 @@ fn digest(dir: &Path) -> Result<ModelDigest, LoadError> {
     let named = |(folder, files): &(&str, Vec<String>)| -> Vec<String> {
         files.iter().map(|file| format!("{folder}/{file}")).collect()
     };
-    ModelDigest::of_files(dir, &folders.iter().flat_map(named).collect::<Vec<_>>())
+    let one = |path: &Path| match cache {
+        Some(cache) => cache.sha256(path),
+        None => sha256(path).map(hex::encode),
+    };
+    ModelDigest::of_files(dir, &folders.iter().flat_map(named).collect::<Vec<_>>(), one)
 }

@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 use std::fs::File;
 use std::io;
-use std::ops::Range;
+use std::marker::PhantomData;
+use std::ops::{Deref, Range};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
-use half::slice::HalfFloatSliceExt;
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
+use memmap2::Mmap;
 use rayon::prelude::*;
 
+use crate::cache::Shelf;
 use crate::memory::zeros;
 
 /// Bytes that are read at a time: they stay in the cache until they are decoded.
@@ -30,8 +34,68 @@ pub(crate) enum Float {
 /// nothing, where they are multiplied.
 #[derive(Clone, Debug)]
 pub(crate) enum Values {
+    Single(Held<f32>),
+    Half(Held<f16>),
+}
+
+/// Values that are written now, as [`Values`] will hold them.
+pub(crate) enum Fresh {
     Single(Vec<f32>),
     Half(Vec<f16>),
+}
+
+/// Values in memory of their own, or in a mapped file.
+#[derive(Clone, Debug)]
+pub(crate) enum Held<T> {
+    Own(Vec<T>),
+    Mapped(Mapped<T>),
+}
+
+/// A part of a mapped file.
+#[derive(Clone, Debug)]
+pub(crate) struct Mapped<T> {
+    map: Arc<Mmap>,
+    bytes: Range<usize>,
+    of: PhantomData<T>,
+}
+
+/// A value as its bytes lie in a file.
+pub(crate) trait Plain: Sized {
+    /// All of `bytes`, which are aligned and whole.
+    fn view(bytes: &[u8]) -> &[Self];
+}
+
+impl Plain for f32 {
+    #[inline(always)]
+    fn view(bytes: &[u8]) -> &[Self] {
+        pulp::bytemuck::cast_slice(bytes)
+    }
+}
+
+impl Plain for f16 {
+    #[inline(always)]
+    fn view(bytes: &[u8]) -> &[Self] {
+        pulp::bytemuck::cast_slice::<u8, u16>(bytes).reinterpret_cast()
+    }
+}
+
+impl<T> Held<T> {
+    /// `bytes` of a file, aligned as its values are.
+    pub(crate) fn mapped(map: Arc<Mmap>, bytes: Range<usize>) -> Self {
+        Self::Mapped(Mapped { map, bytes, of: PhantomData })
+    }
+}
+
+impl<T: Plain> Deref for Held<T> {
+    type Target = [T];
+
+    #[inline(always)]
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::Own(values) => values,
+            Self::Mapped(Mapped { map, bytes, .. }) => T::view(&map[bytes.clone()]),
+        }
+    }
 }
 
 /// Where a frozen weight comes from.
@@ -46,6 +110,11 @@ pub(crate) trait Source: Sync {
     /// # Errors
     /// The file cannot be read, or has become shorter.
     fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()>;
+
+    /// Where what is made of it is kept, and under which name.
+    fn shelf(&self) -> Option<(&Shelf, String)> {
+        None
+    }
 }
 
 /// A tensor in its file. Reading is better than mapping: pages of a mapping count as this process's memory for as long as the
@@ -55,36 +124,54 @@ pub(crate) struct Stored<'a> {
     pub(crate) file: &'a File,
     pub(crate) bytes: Range<u64>,
     pub(crate) float: Float,
+    pub(crate) shelf: &'a Shelf,
 }
 
 /// Tensors as one, each after the other.
 pub(crate) struct Joined<'a>(pub(crate) Vec<Stored<'a>>);
 
 impl Values {
-    /// `len` zeros: pages that nothing has touched yet.
-    pub(crate) fn zeros(len: usize, half: bool) -> Self {
-        if half { Self::Half(zeros::<u16>(len).reinterpret_into()) } else { Self::Single(zeros(len)) }
+    /// `len` values that `make` makes of `source`, out of zeros in pages that nothing has touched yet; those of an earlier start
+    /// where it has a shelf with them.
+    pub(crate) fn made(
+        source: &(impl Source + ?Sized),
+        len: usize,
+        make: impl FnOnce(&mut Fresh) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let (half, place) = (source.is_half(), source.shelf());
+        if let Some(values) = place.as_ref().and_then(|(shelf, name)| shelf.find(name, len, half)) {
+            return Ok(values);
+        }
+        let mut fresh =
+            if half { Fresh::Half(zeros::<u16>(len).reinterpret_into()) } else { Fresh::Single(zeros(len)) };
+        make(&mut fresh)?;
+        let values = match fresh {
+            Fresh::Single(values) => Self::from(values),
+            Fresh::Half(values) => Self::Half(Held::Own(values)),
+        };
+        if let Some((shelf, name)) = place {
+            shelf.put(name, &values);
+        }
+        Ok(values)
     }
 
     /// All of `source`, read on all threads.
     pub(crate) fn read(source: &impl Source) -> io::Result<Self> {
-        let mut values = Self::zeros(source.len(), source.is_half());
-        match &mut values {
-            Self::Single(values) => {
+        Self::made(source, source.len(), |fresh| match fresh {
+            Fresh::Single(values) => {
                 let blocks = values.par_chunks_mut(BLOCK).enumerate();
-                blocks.try_for_each(|(block, values)| source.read(block * BLOCK, values))?;
+                blocks.try_for_each(|(block, values)| source.read(block * BLOCK, values))
             }
-            Self::Half(values) => {
+            Fresh::Half(values) => {
                 let blocks = values.par_chunks_mut(BLOCK).enumerate();
-                blocks.try_for_each_init(Vec::new, |wide, (block, values)| -> io::Result<()> {
+                blocks.try_for_each_init(Vec::new, |wide, (block, values)| {
                     wide.resize(values.len(), 0.0);
                     source.read(block * BLOCK, wide)?;
                     values.convert_from_f32_slice(wide);
                     Ok(())
-                })?;
+                })
             }
-        }
-        Ok(values)
+        })
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -100,6 +187,12 @@ impl Values {
             Self::Single(values) => Cow::Borrowed(&values[range]),
             Self::Half(values) => Cow::Owned(values[range].to_f32_vec()),
         }
+    }
+}
+
+impl From<Vec<f32>> for Values {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Single(Held::Own(values))
     }
 }
 
@@ -144,6 +237,10 @@ impl Source for Stored<'_> {
         }
         Ok(())
     }
+
+    fn shelf(&self) -> Option<(&Shelf, String)> {
+        Some((self.shelf, self.bytes.start.to_string()))
+    }
 }
 
 impl Source for Joined<'_> {
@@ -165,6 +262,11 @@ impl Source for Joined<'_> {
             (first, out) = (first.saturating_sub(part.len()), rest);
         }
         Ok(())
+    }
+
+    fn shelf(&self) -> Option<(&Shelf, String)> {
+        let names: Vec<_> = self.0.iter().map(|part| part.bytes.start.to_string()).collect();
+        Some((self.0.first()?.shelf, names.join("+")))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::cache::ModelCache;
 use crate::config::TextConfig;
 use crate::error::LoadError;
 use crate::model::Computing;
@@ -41,9 +42,14 @@ impl TextEncoder {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, computing: Computing, device: &Device) -> std::result::Result<Self, LoadError> {
+    pub fn load(
+        folder: &Path,
+        computing: Computing,
+        device: &Device,
+        cache: Option<&ModelCache>,
+    ) -> std::result::Result<Self, LoadError> {
         let (config, place) = (TextConfig::load(&folder.join("config.json"))?, computing.place(device));
-        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), computing.arithmetic, &place)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), computing.arithmetic, &place, cache)?;
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");

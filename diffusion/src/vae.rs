@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
+use crate::cache::ModelCache;
 use crate::config::VaeConfig;
 use crate::error::LoadError;
 use crate::model::Computing;
@@ -45,11 +46,11 @@ impl Vae {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, computing: Computing, device: &Device) -> Loaded<Self> {
+    pub fn load(folder: &Path, computing: Computing, device: &Device, cache: Option<&ModelCache>) -> Loaded<Self> {
         let config = VaeConfig::load(&folder.join("config.json"))?;
         let dtype = if computing.precision == DType::F64 { DType::F64 } else { DType::F32 };
         let place = Place { device: device.clone(), dtype };
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place, cache)?;
         let (root, c) = (file.root(), config.latent_channels);
         let encoder = Encoder::load(&root.pp("encoder"), &config)?;
         let decoder = Decoder::load(&root.pp("decoder"), &config)?;

@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::cache::{ModelCache, Shelf};
 use crate::error::LoadError;
 use crate::ops::composed::Place;
 use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
@@ -21,7 +22,7 @@ use crate::ops::linear::Linear;
 use crate::stored::{Float, Joined, Source, Stored, Values};
 
 /// An open safetensors file that remembers which of its tensors were taken.
-pub(crate) struct WeightFile {
+pub(crate) struct WeightFile<'a> {
     path: PathBuf,
     file: File,
     metadata: Metadata,
@@ -29,6 +30,8 @@ pub(crate) struct WeightFile {
     arithmetic: Arithmetic,
     place: Place,
     taken: Mutex<BTreeSet<String>>,
+    cache: Option<&'a ModelCache>,
+    shelf: Shelf,
 }
 
 /// The name of a component's weight file in `folder`: `stem.safetensors`, else `stem.fp16.safetensors`.
@@ -42,16 +45,25 @@ pub(crate) fn weight_file(folder: &Path, stem: &str) -> Result<String, LoadError
     found.ok_or_else(|| LoadError::NoFile { folder: folder.to_owned(), wanted })
 }
 
-impl WeightFile {
-    /// Opens `path` and checks its header against its length. Its layers will compute at `place`, its convolutions by `arithmetic`.
-    pub(crate) fn open(path: PathBuf, arithmetic: Arithmetic, place: &Place) -> Result<Self, LoadError> {
+impl<'a> WeightFile<'a> {
+    /// Opens `path` and checks its header against its length. Its layers will compute at `place`, its convolutions by `arithmetic`. What
+    /// is made of it for kernels is looked for and kept in the cache, if there is one.
+    pub(crate) fn open(
+        path: PathBuf,
+        arithmetic: Arithmetic,
+        place: &Place,
+        cache: Option<&'a ModelCache>,
+    ) -> Result<Self, LoadError> {
         let io = |source| LoadError::Io { path: path.clone(), source };
         let file = File::open(&path).map_err(io)?;
         let len = file.metadata().map_err(io)?.len();
         match header(&file, len).map_err(io)? {
             Ok((metadata, data_start)) => {
+                let cache = cache.filter(|_| place.has_kernels());
+                let tensors = metadata.tensors().len();
+                let shelf = cache.map(|cache| cache.shelf(&path, &file, tensors)).unwrap_or_default();
                 let (place, taken) = (place.clone(), Mutex::default());
-                Ok(Self { path, file, metadata, data_start, arithmetic, place, taken })
+                Ok(Self { path, file, metadata, data_start, arithmetic, place, taken, cache, shelf })
             }
             Err(reason) => Err(LoadError::Corrupt { path, reason }),
         }
@@ -76,7 +88,12 @@ impl WeightFile {
             Some((tensor, info)) => {
                 Err(LoadError::SurplusTensor { path: self.path.clone(), tensor, found: info.shape.clone() })
             }
-            None => Ok(()),
+            None => {
+                if let Some(cache) = self.cache {
+                    cache.take_back(self.shelf);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -106,7 +123,7 @@ impl WeightFile {
 const MAX_HEADER: u64 = 100 << 20;
 
 /// The header, and where the data begins; or what is wrong. The file is: length of the header in 8 bytes, header, data.
-fn header(file: &File, len: u64) -> io::Result<Result<(Metadata, u64), String>> {
+pub(crate) fn header(file: &File, len: u64) -> io::Result<Result<(Metadata, u64), String>> {
     let mut head = [0; 8];
     if len < 8 {
         return Ok(Err(format!("it has {len} bytes, fewer than the length of its header")));
@@ -133,7 +150,7 @@ fn header(file: &File, len: u64) -> io::Result<Result<(Metadata, u64), String>> 
 /// A place in the tree of names: `pp` goes down, as in the checkpoint.
 #[derive(Clone)]
 pub(crate) struct Scope<'a> {
-    file: &'a WeightFile,
+    file: &'a WeightFile<'a>,
     prefix: String,
 }
 
@@ -151,7 +168,7 @@ impl Scope<'_> {
     /// A tensor that is left in the file for now.
     fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, LoadError> {
         let (float, bytes) = self.file.place(format!("{}{name}", self.prefix), shape)?;
-        Ok(Stored { file: &self.file.file, bytes, float })
+        Ok(Stored { file: &self.file.file, bytes, float, shelf: &self.file.shelf })
     }
 
     fn unread(&self) -> impl Fn(io::Error) -> LoadError {
@@ -284,7 +301,7 @@ mod tests {
     #[test]
     fn all_three_float_types_are_read_by_their_full_names() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default()).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default(), None).unwrap();
         let scope = file.root().pp("a").pp("b");
         assert!(scope.has("weight") && !scope.has("c"));
         assert_eq!(scope.take("weight", &[1, 2]).unwrap(), [1.5, -2.0]);
@@ -296,7 +313,7 @@ mod tests {
     #[test]
     fn missing_surplus_misshapen_and_mistyped_tensors_are_named() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default()).unwrap();
+        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default(), None).unwrap();
         let root = file.root();
         let text = |e: LoadError| e.to_string();
         assert!(text(root.take("a.b.gain", &[3]).unwrap_err()).contains("lacks tensor a.b.gain of shape [3]"));
@@ -313,7 +330,8 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for broken in [&bytes[..bytes.len() - 1], &bytes[..20], &[], b"not a safetensors file at all"] {
             std::fs::write(&path, broken).unwrap();
-            let error = WeightFile::open(path.clone(), Arithmetic::Fast, &Place::default()).err().unwrap().to_string();
+            let error =
+                WeightFile::open(path.clone(), Arithmetic::Fast, &Place::default(), None).err().unwrap().to_string();
             assert!(error.contains("is corrupt or truncated"), "{error}");
         }
     }

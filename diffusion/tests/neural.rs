@@ -143,7 +143,8 @@ fn the_penultimate_layer_is_a_setting_of_the_encoders_config() {
         config["clip_skip"] = 1.into();
         std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         std::fs::copy(source.join("model.safetensors"), folder.path().join("model.safetensors")).unwrap();
-        let encoder = likeness_diffusion::TextEncoder::load(folder.path(), Computing::default(), &Device::Cpu).unwrap();
+        let encoder =
+            likeness_diffusion::TextEncoder::load(folder.path(), Computing::default(), &Device::Cpu, None).unwrap();
         let case = Case::load(name, DType::F32);
         let context = encoder.forward(&case.prompts("ids"), None).unwrap();
         case.near("context.penultimate", &fourth(&context));

@@ -20,6 +20,11 @@ const fn key(name: &'static str, default: Option<&'static str>, help: &'static s
 /// Every setting. The file, the environment and the flags know no others.
 pub const KEYS: &[Key] = &[
     key("model", None, "base model directory, Stable Diffusion 1.x or 2.x; default: the bundled avatar-tiny"),
+    key(
+        "model_cache",
+        None,
+        "folder, its owner's alone, that keeps base models as they are computed with, each as large as its weights: later starts are quicker, and processes share memory; default: nowhere",
+    ),
     key("state", None, "state folder; default: ~/.local/share/likeness"),
     key("server", None, "server that client and workers call; default: the address in the state folder"),
     key("token", None, "access token; default: the file `token` in the state folder"),

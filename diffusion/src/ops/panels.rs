@@ -10,7 +10,7 @@ use super::gemm::Matrix;
 use super::kernel::{LANES, fetch};
 use super::scratch::Scratch;
 use super::simd::vectorised;
-use crate::stored::{Source, Values};
+use crate::stored::{Fresh, Held, Source, Values};
 
 /// A square of values, row by row.
 pub(super) const BLOCK: usize = LANES * LANES;
@@ -26,7 +26,7 @@ pub(crate) struct Panels {
 
 impl Default for Panels {
     fn default() -> Self {
-        Self { values: Values::Single(Vec::new()), rows: 0, columns: 0 }
+        Self { values: Vec::new().into(), rows: 0, columns: 0 }
     }
 }
 
@@ -76,22 +76,21 @@ impl Panels {
     ) -> io::Result<Self> {
         assert_eq!(source.len(), rows * columns, "values of {columns} columns");
         let (len, all) = ((rows * LANES).max(1), columns.div_ceil(LANES) * rows * LANES);
-        let mut values = Values::zeros(all, source.is_half());
         let read = |at: usize, scratch: &mut Scratch| -> io::Result<usize> {
             let count = len.min(rows * columns - at * len);
             source.read(at * len, scratch.values(count))?;
             Ok(count)
         };
-        match &mut values {
-            Values::Single(panels) => {
+        let values = Values::made(source, all, |fresh| match fresh {
+            Fresh::Single(panels) => {
                 let each = panels.par_chunks_exact_mut(len).enumerate();
                 each.try_for_each_init(Scratch::take, |scratch, (at, panel)| {
                     let count = read(at, scratch)?;
                     put(panel, &scratch[..count]);
-                    io::Result::Ok(())
-                })?;
+                    Ok(())
+                })
             }
-            Values::Half(panels) => {
+            Fresh::Half(panels) => {
                 let each = panels.par_chunks_exact_mut(len).enumerate();
                 each.try_for_each_init(
                     || (Scratch::take(), Scratch::take()),
@@ -100,11 +99,11 @@ impl Panels {
                         wide.fill(0.0);
                         put(wide, &scratch[..count]);
                         panel.convert_from_f32_slice(wide);
-                        io::Result::Ok(())
+                        Ok(())
                     },
-                )?;
+                )
             }
-        }
+        })?;
         Ok(Self { values, rows, columns })
     }
 
@@ -112,14 +111,14 @@ impl Panels {
     pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
         (self.rows, self.columns) = matrix.sizes();
         let len = self.rows * LANES;
-        let mut values = match std::mem::replace(&mut self.values, Values::Single(Vec::new())) {
-            Values::Single(values) => values,
-            Values::Half(_) => Vec::new(),
+        let mut values = match std::mem::replace(&mut self.values, Vec::new().into()) {
+            Values::Single(Held::Own(values)) => values,
+            Values::Single(Held::Mapped(_)) | Values::Half(_) => Vec::new(),
         };
         values.resize(self.columns.div_ceil(LANES) * len, 0.0);
         let panels = values.chunks_exact_mut(len.max(1)).enumerate();
         panels.for_each(|(panel, values)| pack(values, matrix, panel, 0..self.rows));
-        self.values = Values::Single(values);
+        self.values = values.into();
     }
 
     /// `(rows, columns)`.

@@ -10,6 +10,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use self::blocks::{Downsample, Resnet, Upsample};
 use self::transformer::{Shape, Transformer};
+use crate::cache::ModelCache;
 use crate::config::{DownBlockType, UnetConfig, UpBlockType};
 use crate::error::LoadError;
 use crate::model::Computing;
@@ -73,10 +74,15 @@ impl Unet {
     ///
     /// # Errors
     /// Names the file, and the key or tensor in it, that is missing, surplus or wrong.
-    pub fn load(folder: &Path, computing: Computing, device: &Device) -> std::result::Result<Self, LoadError> {
+    pub fn load(
+        folder: &Path,
+        computing: Computing,
+        device: &Device,
+        cache: Option<&ModelCache>,
+    ) -> std::result::Result<Self, LoadError> {
         let config = UnetConfig::load(&folder.join("config.json"))?;
         let place = computing.place(device);
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place, cache)?;
         let builder = Builder { config: &config, root: file.root() };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");

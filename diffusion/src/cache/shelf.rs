@@ -1,0 +1,238 @@
+//! The values that were made of one weight file, in a file of their own: a safetensors file, whose tensors are named after the
+//! places of what they were made of.
+
+use std::collections::HashMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use memmap2::Mmap;
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+use tracing::{info, warn};
+
+use super::Stamp;
+use crate::stored::{Held, Values};
+use crate::weights::header;
+
+/// To be counted up when panels are laid out, or tensors joined, in another way.
+const LAYOUT: usize = 1;
+/// Bytes for the header: a fixed part, and one for each tensor.
+const HEADER: (usize, usize) = (1 << 10, 1 << 8);
+/// What the values begin at a multiple of.
+const PAGE: usize = 4096;
+/// Age from which a file that was never finished is nobody's any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
+
+/// Where values made of a weight file come from or go to.
+#[derive(Debug, Default)]
+pub(crate) enum Shelf {
+    /// Neither.
+    #[default]
+    None,
+    /// They are there.
+    Full(Full),
+    /// They are made now.
+    Filling(Filling),
+}
+
+/// A mapped file.
+#[derive(Debug)]
+pub(crate) struct Full {
+    map: Arc<Mmap>,
+    index: HashMap<String, (Dtype, Range<usize>)>,
+}
+
+/// A file that is written.
+#[derive(Debug)]
+pub(crate) struct Filling {
+    weights: PathBuf,
+    stamp: Stamp,
+    part: Part,
+    /// Where the values begin.
+    start: usize,
+    contents: Mutex<Contents>,
+}
+
+#[derive(Debug, Default)]
+struct Contents {
+    tensors: Vec<(String, TensorInfo)>,
+    bytes: usize,
+    failure: Option<io::Error>,
+}
+
+impl Shelf {
+    /// `len` values under `name`, if they are there.
+    pub(crate) fn find(&self, name: &str, len: usize, half: bool) -> Option<Values> {
+        let Self::Full(Full { map, index }) = self else { return None };
+        let (dtype, place) = index.get(name)?;
+        let (wanted, size) = if half { (Dtype::F16, 2) } else { (Dtype::F32, 4) };
+        if (*dtype, place.len()) != (wanted, len * size) {
+            return None;
+        }
+        let map = Arc::clone(map);
+        Some(match half {
+            true => Values::Half(Held::mapped(map, place.clone())),
+            false => Values::Single(Held::mapped(map, place.clone())),
+        })
+    }
+
+    /// Puts `values` there, if it is to be filled.
+    pub(crate) fn put(&self, name: String, values: &Values) {
+        if let Self::Filling(filling) = self {
+            filling.put(name, values);
+        }
+    }
+}
+
+impl Full {
+    /// The file at `path`, of the weights that `sha256` is of; none: there is no such file, or it is of another layout or damaged,
+    /// and to be made again.
+    pub(super) fn open(path: &Path, sha256: &str) -> io::Result<Option<Self>> {
+        let file = match File::open(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            opened => opened?,
+        };
+        let (metadata, start) = match header(&file, file.metadata()?.len())? {
+            Ok((metadata, start)) if *metadata.metadata() == Some(facts(sha256)) => (metadata, start as usize),
+            Ok(_) => return Ok(None),
+            Err(reason) => {
+                warn!(%reason, place = %path.display(), "prepared weights are damaged, they are made again");
+                return Ok(None);
+            }
+        };
+        let place = |(from, to): (usize, usize)| start + from..start + to;
+        let tensors = metadata.tensors().into_iter();
+        let index = tensors.map(|(name, info)| (name, (info.dtype, place(info.data_offsets)))).collect();
+        Ok(Some(Self { map: Arc::new(map(&file)?), index }))
+    }
+}
+
+/// All of `file`, its pages present: what this process takes of memory can be seen from now on.
+#[allow(unsafe_code)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: a file of the cache is never written after it got its name, and nobody but its owner can reach it.
+    unsafe { memmap2::MmapOptions::new().populate().map(file) }
+}
+
+impl Filling {
+    /// A file for the values of the weights at `weights`, of so many tensors.
+    pub(super) fn begin(folder: &Path, weights: PathBuf, stamp: Stamp, tensors: usize) -> io::Result<Self> {
+        sweep(folder);
+        let start = (HEADER.0 + tensors * HEADER.1).next_multiple_of(PAGE);
+        Ok(Self { weights, stamp, part: Part::new(folder)?, start, contents: Mutex::default() })
+    }
+
+    pub(super) fn weights(&self) -> &Path {
+        &self.weights
+    }
+
+    pub(super) fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    fn put(&self, name: String, values: &Values) {
+        let (dtype, bytes) = match values {
+            Values::Single(values) => (Dtype::F32, pulp::bytemuck::cast_slice::<f32, u8>(values)),
+            Values::Half(values) => {
+                use half::slice::HalfFloatSliceExt;
+                (Dtype::F16, pulp::bytemuck::cast_slice::<u16, u8>(values.reinterpret_cast()))
+            }
+        };
+        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        if contents.failure.is_some() {
+            return;
+        }
+        let first = contents.bytes;
+        contents.bytes += bytes.len();
+        let (shape, data_offsets) = (vec![values.len()], (first, contents.bytes));
+        contents.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
+        drop(contents);
+        if let Err(error) = self.part.file.write_all_at(bytes, (self.start + first) as u64) {
+            // What it took of the disk is given back at once.
+            let _ = self.part.file.set_len(0);
+            self.contents.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
+        }
+    }
+
+    /// Writes the header and gives the file its name.
+    pub(super) fn finish(self, path: &Path, sha256: &str) -> io::Result<()> {
+        let began = Instant::now();
+        let Contents { tensors, bytes, failure } = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
+        let metadata = Metadata::new(Some(facts(sha256)), tensors).map_err(io::Error::other)?;
+        let mut head = serde_json::to_vec(&metadata)?;
+        let room = self.start - size_of::<u64>();
+        if head.len() > room {
+            return Err(io::Error::other(format!("a header of {} bytes does not fit into {room}", head.len())));
+        }
+        head.resize(room, b' ');
+        self.part.file.write_all_at(&(room as u64).to_le_bytes(), 0)?;
+        self.part.file.write_all_at(&head, size_of::<u64>() as u64)?;
+        self.part.name(path)?;
+        info!(mib = bytes >> 20, seconds = began.elapsed().as_secs_f64(), place = %path.display(), "weights kept as panels");
+        Ok(())
+    }
+}
+
+/// What a file says of itself.
+fn facts(sha256: &str) -> HashMap<String, String> {
+    let order = if cfg!(target_endian = "little") { "little" } else { "big" };
+    let layout = format!("{LAYOUT} of {} {}, {order}-endian", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+    [("made_of", sha256.to_owned()), ("layout", layout)].map(|(key, value)| (key.to_owned(), value)).into()
+}
+
+/// A file under way to its name, in a folder. Removed when dropped before it got there.
+#[derive(Debug)]
+struct Part {
+    file: File,
+    path: PathBuf,
+}
+
+impl Part {
+    fn new(folder: &Path) -> io::Result<Self> {
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let name = format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let path = folder.join(name);
+        let _ = fs::remove_file(&path); // of a process of the same number that is no more
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
+        Ok(Self { file, path })
+    }
+
+    fn name(self, path: &Path) -> io::Result<()> {
+        self.file.sync_all()?;
+        fs::rename(&self.path, path)
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the rename there is nothing left to remove.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Writes a small file, whole or not at all.
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let part = Part::new(path.parent().unwrap_or(Path::new(".")))?;
+    part.file.write_all_at(bytes, 0)?;
+    part.name(path)
+}
+
+/// Removes what processes that were killed have left.
+fn sweep(folder: &Path) {
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "part")) {
+        let changed = entry.metadata().and_then(|metadata| metadata.modified());
+        if changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|ago| ago > ABANDONED)) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
