@@ -236,3 +236,25 @@ fn sweep(folder: &Path) {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_said_once_and_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (weights, named) = (dir.path().join("weights"), dir.path().join("named.panels"));
+        fs::write(&weights, "weights").unwrap();
+        let stamp = Stamp::of(&fs::metadata(&weights).unwrap());
+        let mut filling = Filling::begin(dir.path(), weights, stamp, 2).unwrap();
+        filling.part.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let shelf = Shelf::Filling(filling);
+        shelf.put("0".to_owned(), &vec![1.0; 64].into());
+        shelf.put("64".to_owned(), &vec![1.0; 64].into());
+        let Shelf::Filling(filling) = shelf else { unreachable!("it was made so") };
+        assert_eq!(filling.finish(&named, "").unwrap_err().kind(), ErrorKind::StorageFull);
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["weights"]);
+    }
+}
