@@ -5,6 +5,7 @@ use likeness_proto::{ErrorCode, Refusal, SubjectName};
 use sqlx::Connection as _;
 use tempfile::TempDir;
 
+use super::dialect::{ALONE, IDLE, READY};
 use super::*;
 use crate::audit::AuditLog;
 use crate::clock::ManualClock;
@@ -168,4 +169,36 @@ async fn commits_are_synced_and_keys_are_enforced() {
     assert_eq!(pragma("journal_mode").await, "wal");
     assert_eq!(pragma("synchronous").await, "2", "FULL");
     assert_eq!(pragma("foreign_keys").await, "1");
+}
+
+#[tokio::test]
+async fn what_is_asked_of_one_of_a_million_tasks_is_found_by_the_index_that_is_meant_for_it() {
+    let file = File::new().await;
+    // Opened again: a connection learns of the tables when it is made.
+    drop(file.try_open().await.unwrap());
+    let store = file.try_open().await.unwrap();
+    for (statement, index) in [
+        ("SELECT sum(drawn) FROM tasks WHERE tenant = $1 AND job = $2 AND subject = $3", "tasks_by_course"),
+        (
+            "SELECT state FROM tasks WHERE tenant = $1 AND job = $2 AND subject = $3 ORDER BY position",
+            "tasks_by_course",
+        ),
+        ("SELECT count(*) FROM tasks WHERE state = 2 AND tenant = $1", "tasks_running"),
+        ("SELECT id FROM tasks WHERE state = 2 AND lease_ends <= $1", "tasks_leased"),
+        ("SELECT count(*) FROM jobs WHERE tenant = $1 AND ended_at IS NULL", "jobs_open"),
+        ("SELECT id FROM jobs WHERE tenant = $1 ORDER BY submitted_at DESC, id DESC LIMIT 5", "jobs_newest"),
+        ("SELECT key FROM objects WHERE tenant = $1 AND subject = $2", "objects_by_subject"),
+        (READY, "tasks_ready"),
+        (IDLE, "tasks_ready"),
+        (ALONE, "tasks_running"),
+    ] {
+        for pool in [&store.writer, &store.readers] {
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                    .fetch_all(pool)
+                    .await
+                    .unwrap();
+            assert!(plan.iter().any(|(.., step)| step.contains(index)), "{statement}: {plan:?}");
+        }
+    }
 }
