@@ -2,18 +2,18 @@
 //! places of what they were made of.
 
 use std::collections::HashMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use memmap2::Mmap;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
+use tempfile::NamedTempFile;
 use tracing::{info, warn};
 
 use super::Stamp;
@@ -53,7 +53,7 @@ pub(crate) struct Full {
 pub(crate) struct Filling {
     weights: PathBuf,
     stamp: Stamp,
-    part: Part,
+    part: NamedTempFile,
     /// Where the values begin.
     start: usize,
     contents: Mutex<Contents>,
@@ -125,7 +125,7 @@ impl Filling {
     pub(super) fn begin(folder: &Path, weights: PathBuf, stamp: Stamp, tensors: usize) -> io::Result<Self> {
         sweep(folder);
         let start = (HEADER.0 + tensors * HEADER.1).next_multiple_of(PAGE);
-        Ok(Self { weights, stamp, part: Part::new(folder)?, start, contents: Mutex::default() })
+        Ok(Self { weights, stamp, part: part(folder)?, start, contents: Mutex::default() })
     }
 
     pub(super) fn weights(&self) -> &Path {
@@ -153,9 +153,9 @@ impl Filling {
         let (shape, data_offsets) = (vec![values.len()], (first, contents.bytes));
         contents.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
         drop(contents);
-        if let Err(error) = self.part.file.write_all_at(bytes, (self.start + first) as u64) {
+        if let Err(error) = self.part.as_file().write_all_at(bytes, (self.start + first) as u64) {
             // What it took of the disk is given back at once.
-            let _ = self.part.file.set_len(0);
+            let _ = self.part.as_file().set_len(0);
             self.contents.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
         }
     }
@@ -174,9 +174,9 @@ impl Filling {
             return Err(io::Error::other(format!("a header of {} bytes does not fit into {room}", head.len())));
         }
         head.resize(room, b' ');
-        self.part.file.write_all_at(&(room as u64).to_le_bytes(), 0)?;
-        self.part.file.write_all_at(&head, size_of::<u64>() as u64)?;
-        self.part.name(path)?;
+        self.part.as_file().write_all_at(&(room as u64).to_le_bytes(), 0)?;
+        self.part.as_file().write_all_at(&head, size_of::<u64>() as u64)?;
+        name(self.part, path)?;
         info!(mib = bytes >> 20, seconds = began.elapsed().as_secs_f64(), place = %path.display(), "weights kept as panels");
         Ok(())
     }
@@ -189,47 +189,31 @@ fn facts(sha256: &str) -> HashMap<String, String> {
     [("made_of", sha256.to_owned()), ("layout", layout)].map(|(key, value)| (key.to_owned(), value)).into()
 }
 
-/// A file under way to its name, in a folder. Removed when dropped before it got there.
-#[derive(Debug)]
-struct Part {
-    file: File,
-    path: PathBuf,
+/// What a file under way to its name ends with.
+const UNDER_WAY: &str = ".part";
+
+/// A file of its owner's under way to its name, in a folder; gone when dropped before it got there.
+fn part(folder: &Path) -> io::Result<NamedTempFile> {
+    tempfile::Builder::new().suffix(UNDER_WAY).tempfile_in(folder)
 }
 
-impl Part {
-    fn new(folder: &Path) -> io::Result<Self> {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(".{}-{}.part", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        let path = folder.join(name);
-        let _ = fs::remove_file(&path); // of a process of the same number that is no more
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        Ok(Self { file, path })
-    }
-
-    fn name(self, path: &Path) -> io::Result<()> {
-        self.file.sync_all()?;
-        fs::rename(&self.path, path)
-    }
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // After the rename there is nothing left to remove.
-        let _ = fs::remove_file(&self.path);
-    }
+/// Gives a file its name, in place of another's that may have it.
+fn name(part: NamedTempFile, path: &Path) -> io::Result<()> {
+    part.as_file().sync_all()?;
+    part.persist(path).map(drop).map_err(|error| error.error)
 }
 
 /// Writes a small file, whole or not at all.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let part = Part::new(path.parent().unwrap_or(Path::new(".")))?;
-    part.file.write_all_at(bytes, 0)?;
-    part.name(path)
+    let part = part(path.parent().unwrap_or(Path::new(".")))?;
+    part.as_file().write_all_at(bytes, 0)?;
+    name(part, path)
 }
 
 /// Removes what processes that were killed have left.
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
-    for entry in entries.flatten().filter(|entry| entry.path().extension().is_some_and(|end| end == "part")) {
+    for entry in entries.flatten().filter(|entry| entry.path().to_string_lossy().ends_with(UNDER_WAY)) {
         let changed = entry.metadata().and_then(|metadata| metadata.modified());
         if changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|ago| ago > ABANDONED)) {
             let _ = fs::remove_file(entry.path());
@@ -248,7 +232,7 @@ mod tests {
         fs::write(&weights, "weights").unwrap();
         let stamp = Stamp::of(&fs::metadata(&weights).unwrap());
         let mut filling = Filling::begin(dir.path(), weights, stamp, 2).unwrap();
-        filling.part.file = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        *filling.part.as_file_mut() = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let shelf = Shelf::Filling(filling);
         shelf.put("0".to_owned(), &vec![1.0; 64].into());
         shelf.put("64".to_owned(), &vec![1.0; 64].into());
