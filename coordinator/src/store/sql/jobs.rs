@@ -66,26 +66,36 @@ async fn whole(tx: &mut Connection, tenant: &TenantId, row: JobRow) -> Result<v1
 }
 
 async fn subjects(tx: &mut Connection, tenant: &TenantId, job: &str) -> Result<Vec<v1::SubjectProgress>> {
-    let mut avatars = avatars(tx, tenant, job).await?;
-    // Avatars of tasks that go on, as far as their workers have told.
-    let rows: Vec<(Vec<u8>, i64)> = sqlx::query_as(
-        "SELECT record, (SELECT CAST(coalesce(sum(drawn), 0) AS BIGINT) FROM tasks
-                         WHERE tasks.tenant = s.tenant AND tasks.job = s.job AND tasks.subject = s.subject)
-         FROM job_subjects AS s WHERE tenant = $1 AND job = $2 ORDER BY position",
+    let (mut avatars, drawn) = (avatars(tx, tenant, job).await?, drawn(tx, tenant, job).await?);
+    let rows: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT record FROM job_subjects WHERE tenant = $1 AND job = $2 ORDER BY position")
+            .bind(tenant.as_str())
+            .bind(job)
+            .fetch_all(tx)
+            .await?;
+    let whole = |stored: Vec<u8>| {
+        let mut progress: v1::SubjectProgress = record(&stored)?;
+        progress.avatars = avatars.remove(&progress.subject).unwrap_or_default();
+        if let Some(rendering) = &mut progress.rendering {
+            let more = drawn.get(&progress.subject).copied().unwrap_or_default();
+            rendering.avatars_done = progress.avatars.len() as u32 + more as u32;
+        }
+        Ok(progress)
+    };
+    rows.into_iter().map(whole).collect()
+}
+
+/// Avatars of tasks that go on, as far as their workers have told, by subject. Asked for the whole job at once: for each subject by itself,
+/// a planner may walk over all tasks of the tenant each time.
+async fn drawn(tx: &mut Connection, tenant: &TenantId, job: &str) -> Result<BTreeMap<String, i64>> {
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT subject, CAST(sum(drawn) AS BIGINT) FROM tasks WHERE tenant = $1 AND job = $2 AND drawn > 0 GROUP BY subject",
     )
     .bind(tenant.as_str())
     .bind(job)
     .fetch_all(tx)
     .await?;
-    let whole = |(stored, drawn): (Vec<u8>, i64)| {
-        let mut progress: v1::SubjectProgress = record(&stored)?;
-        progress.avatars = avatars.remove(&progress.subject).unwrap_or_default();
-        if let Some(rendering) = &mut progress.rendering {
-            rendering.avatars_done = progress.avatars.len() as u32 + drawn as u32;
-        }
-        Ok(progress)
-    };
-    rows.into_iter().map(whole).collect()
+    Ok(rows.into_iter().collect())
 }
 
 /// A job's finished avatars by subject, each subject's in order.
