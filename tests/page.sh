@@ -59,7 +59,7 @@ consent=(--attest-by "<script>alert('attested')</script>" --attest-as self --sta
 <b>and</b> I want avatars of myself.")
 submit() { likeness submit --json --init person "${consent[@]}" "$@" | python3 -c 'import json, sys; print(json.load(sys.stdin)["id"])'; }
 
-done="$(submit "$subjects/subject-02" --subject ada --prompts "$work/few.toml" --steps 120 --evaluate-every 20)"
+done="$(submit "$subjects/subject-02" --subject ada --prompts "$work/few.toml" --steps 120 --evaluate-every 20 --previews 2)"
 bad="$(submit "$work/hostile" --subject mallory --prompts "$work/hostile.toml" --steps 5)"
 for job in "$done" "$bad"; do likeness watch "$job" --json >/dev/null 2>>"$work/watch.log" || die "a job failed"; done
 long="$(submit "$subjects/subject-03" --subject grace --prompts "$work/few.toml" --steps 100000 --evaluate-every 100000)"

@@ -132,6 +132,9 @@ pub enum Command {
         /// Folder to write to; a folder for each subject is made in it
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Also the pictures drawn while the subjects were being learned
+        #[arg(long)]
+        previews: bool,
     },
     /// Stop a job; what is finished stays
     Cancel(JobArg),

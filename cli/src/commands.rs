@@ -65,7 +65,7 @@ pub async fn run(context: &Context, cli: Cli) -> Result<(), Failure> {
         Command::Watch(job) => jobs::watch_job(context, &job.job).await,
         Command::List { limit } => jobs::list(context, limit).await,
         Command::Show(job) => jobs::show(context, &job.job).await,
-        Command::Fetch { job, out } => fetch::command(context, &job, &out).await,
+        Command::Fetch { job, out, previews } => fetch::command(context, &job, &out, previews).await,
         Command::Cancel(job) => jobs::cancel(context, &job.job).await,
         Command::Forget { subject, yes } => subjects::forget(context, &subject, yes).await,
         Command::Subjects => subjects::list(context).await,

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 pub struct JobProgress {
     console: Console,
     display: Display,
-    /// Warnings and errors that were told already, by subject and message.
+    /// Warnings, errors and previews that were told already, by subject and message.
     told: HashSet<(String, String)>,
 }
 
@@ -50,13 +50,14 @@ impl JobProgress {
         }
     }
 
-    /// Warnings and the error of a subject, each once.
+    /// Warnings, the error and previews of a subject, each once.
     fn tell_news(&mut self, subject: &v1::SubjectProgress) {
-        let warnings = subject.warnings.iter().map(|warning| ("warning", &warning.message));
-        let error = subject.error.iter().map(|error| ("error", &error.message));
-        for (kind, message) in warnings.chain(error) {
-            if self.told.insert((subject.subject.clone(), message.clone())) {
-                self.console.say(format!("{}: {kind}: {message}", subject.subject));
+        let warnings = subject.warnings.iter().map(|warning| format!("warning: {}", warning.message));
+        let error = subject.error.iter().map(|error| format!("error: {}", error.message));
+        let previews = subject.previews.iter().map(|preview| format!("preview of step {} drawn", preview.step));
+        for news in warnings.chain(error).chain(previews) {
+            if self.told.insert((subject.subject.clone(), news.clone())) {
+                self.console.say(format!("{}: {news}", subject.subject));
             }
         }
     }

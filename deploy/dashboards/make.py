@@ -163,7 +163,7 @@ def fleet():
                  f"sum(likeness:dead_letters:increase30m{{{NS}}}) or vector(0)", limits=(1,), decimals=0),
             row("Queue"),
             panel("Waiting tasks", "Ready for a worker, by kind and class of the tenant's weight.", "none", (queue, "{{kind}} {{class}}"), stack=True),
-            panel("Oldest wait", "Above half an hour LikenessQueueWaits fires.", "s", (wait, "{{kind}} {{class}}"), limits=(1800,)),
+            panel("Oldest wait", "Above half an hour LikenessQueueWaits fires, but for previews, which may wait for ever.", "s", (wait, "{{kind}} {{class}}"), limits=(1800,)),
             panel("Leases", "Tasks that workers are at.", "none", (f"max by (kind) (likeness_leases{{{NS}}})", "{{kind}}"), stack=True),
             panel("Workers", "By what they do, and whether they are at something.", "none",
                   (f"max by (kind, state) (likeness_workers{{{NS}}})", "{{kind}} {{state}}"), stack=True),
@@ -263,7 +263,7 @@ def samplers():
                   (f"sum by (le) (increase(likeness_render_step_duration_seconds_bucket{{{AT}}}{RATE}))", "{{le}}"), kind="heatmap"),
             row("Around them"),
             panel("Tasks that ended", "Of samplers, by outcome.", "ops",
-                  (f'sum by (kind, outcome) (rate(likeness_attempts_total{{{NS},kind=~"render|assemble"}}{RATE}))', "{{kind}} {{outcome}}")),
+                  (f'sum by (kind, outcome) (rate(likeness_attempts_total{{{NS},kind=~"render|assemble|preview"}}{RATE}))', "{{kind}} {{outcome}}")),
             panel("Bucket", "Requests of samplers: embeddings in, avatars out.", "s", *quantiles("likeness_bucket_operation_duration_seconds", AT, "operation"), limits=(5,)),
             panel("Calls to coordinators", "By how they ended.", "reqps",
                   (f"sum by (rpc_response_status_code) (rate(rpc_client_call_duration_seconds_count{{{AT}}}{RATE}))", "{{rpc_response_status_code}}"), stack=True),
@@ -275,11 +275,11 @@ def samplers():
 def tenants():
     by_class = [("standard", "of the default weight"), ("heavy", "of more")]
     waits = [
-        stat(f"Oldest wait: {name}", f"Of tenants {what}.", "s", f'max(likeness_queue_oldest_wait_seconds{{{NS},class="{name}"}})', limits=(600, 1800))
+        stat(f"Oldest wait: {name}", f"Of tenants {what}.", "s", f'max(likeness_queue_oldest_wait_seconds{{{NS},class="{name}",kind!="preview"}})', limits=(600, 1800))
         for name, what in by_class
     ]
     tasks = [
-        stat(f"Waiting: {name}", f"Tasks of tenants {what}.", "none", f'sum(max by (kind) (likeness_queue_tasks{{{NS},class="{name}"}}))')
+        stat(f"Waiting: {name}", f"Tasks of tenants {what}.", "none", f'sum(max by (kind) (likeness_queue_tasks{{{NS},class="{name}",kind!="preview"}}))')
         for name, what in by_class
     ]
     calls = f"rate(rpc_server_call_duration_seconds_count{{{NS},"
@@ -291,8 +291,8 @@ def tenants():
             *(one | {"size": (6, 4)} for one in waits + tasks),
             row("Fairness"),
             panel("Oldest wait by class", "A heavier class should wait no longer than a lighter one with as much in the queue.", "s",
-                  (f"max by (class) (likeness_queue_oldest_wait_seconds{{{NS}}})", "{{class}}"), limits=(1800,), width=12),
-            panel("Waiting tasks by class", "Of all kinds.", "none", (f"sum by (class) (max by (kind, class) (likeness_queue_tasks{{{NS}}}))", "{{class}}"), stack=True, width=12),
+                  (f'max by (class) (likeness_queue_oldest_wait_seconds{{{NS},kind!="preview"}})', "{{class}}"), limits=(1800,), width=12),
+            panel("Waiting tasks by class", "Of all kinds but previews.", "none", (f'sum by (class) (max by (kind, class) (likeness_queue_tasks{{{NS},kind!="preview"}}))', "{{class}}"), stack=True, width=12),
             row("What tenants ask for"),
             panel("Jobs", "That have not ended.", "none", (f"max by (state) (likeness_jobs{{{NS}}})", "{{state}}"), stack=True),
             panel("Submitted and cancelled", "Calls that were answered.", "reqps",

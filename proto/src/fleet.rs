@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     Avatar, Checkpoint, ErrorCode, Incarnation, LeaseId, ModelDigest, ModelFacts, ObjectRef, PROTOCOL_VERSION, Refusal,
-    StopReason, TaskKind,
+    Snapshot, StopReason, TaskKind,
     check::{count, each, measure, present, text, within},
     v1,
 };
@@ -39,15 +39,22 @@ impl TryFrom<v1::RegisterRequest> for Registration {
         Ok(Self {
             worker: text("worker", wire.worker, 1..=200)?,
             incarnation: wire.incarnation.parse()?,
-            kinds: kinds(wire.kinds)?,
+            kinds: kinds(wire.kinds, wire.previews)?,
             models: each(count("models", wire.models, 0..=100)?)?,
             software: text("software", wire.software, 0..=200)?,
         })
     }
 }
 
-fn kinds(wire: Vec<i32>) -> Result<Vec<TaskKind>, Refusal> {
-    count("kinds", wire, 1..=TaskKind::ALL.len())?.into_iter().map(TaskKind::decode).collect()
+fn kinds(wire: Vec<i32>, previews: bool) -> Result<Vec<TaskKind>, Refusal> {
+    let kinds = count("kinds", wire, 1..=TaskKind::ALL.len())?.into_iter().map(TaskKind::decode);
+    kinds.chain(previews.then_some(Ok(TaskKind::Preview))).collect()
+}
+
+/// Kinds of tasks as requests name them: a list, and whether previews are among them, which releases before those do not know as a kind.
+pub fn wire_kinds(kinds: &[TaskKind]) -> (Vec<i32>, bool) {
+    let named = kinds.iter().filter(|kind| **kind != TaskKind::Preview).map(|kind| kind.encode());
+    (named.collect(), kinds.contains(&TaskKind::Preview))
 }
 
 /// A base model as planning needs to know it.
@@ -99,7 +106,7 @@ impl TryFrom<v1::LeaseRequest> for LeaseAsk {
     fn try_from(wire: v1::LeaseRequest) -> Result<Self, Refusal> {
         Ok(Self {
             incarnation: wire.incarnation.parse()?,
-            kinds: kinds(wire.kinds)?,
+            kinds: kinds(wire.kinds, wire.previews)?,
             capacity: within("capacity", wire.capacity, 1..=1000)? as usize,
             wait: Duration::from_millis(within("wait_ms", wire.wait_ms, 0..=30_000)?.into()),
         })
@@ -175,6 +182,8 @@ pub struct TrainReport {
     pub evaluations: Vec<Evaluation>,
     /// A checkpoint to commit.
     pub checkpoint: Option<Checkpoint>,
+    /// Vectors to draw a preview with.
+    pub preview: Option<Snapshot>,
 }
 
 impl TryFrom<v1::TrainReport> for TrainReport {
@@ -188,6 +197,7 @@ impl TryFrom<v1::TrainReport> for TrainReport {
             losses: losses.into_iter().map(|loss| measure("loss", loss)).collect::<Result<_, _>>()?,
             evaluations: each(wire.evaluations)?,
             checkpoint: wire.checkpoint.map(Checkpoint::try_from).transpose()?,
+            preview: wire.preview.map(Snapshot::try_from).transpose()?,
         })
     }
 }
@@ -232,7 +242,7 @@ pub enum TaskResult {
         /// How training ended.
         outcome: Outcome,
         /// What was not yet reported.
-        last: Option<TrainReport>,
+        last: Option<Box<TrainReport>>,
     },
     /// Of a render task.
     Render {
@@ -245,6 +255,11 @@ pub enum TaskResult {
     Assemble {
         /// Photos above, avatars below.
         contact_sheet: ObjectRef,
+    },
+    /// Of a preview task.
+    Preview {
+        /// What was drawn.
+        picture: ObjectRef,
     },
 }
 
@@ -287,7 +302,7 @@ impl TryFrom<v1::complete_request::Result> for TaskResult {
             Wire::Train(wire) => Self::Train {
                 embedding: ObjectRef::decode("result.embedding", wire.embedding)?,
                 outcome: present("result.outcome", wire.outcome)?.try_into()?,
-                last: wire.last.map(TrainReport::try_from).transpose()?,
+                last: wire.last.map(TrainReport::try_from).transpose()?.map(Box::new),
             },
             Wire::Render(wire) => {
                 Self::Render { avatars: each(wire.avatars)?, seconds: measure("result.seconds", wire.seconds)? }
@@ -295,6 +310,7 @@ impl TryFrom<v1::complete_request::Result> for TaskResult {
             Wire::Assemble(wire) => {
                 Self::Assemble { contact_sheet: ObjectRef::decode("result.contact_sheet", wire.contact_sheet)? }
             }
+            Wire::Preview(wire) => Self::Preview { picture: ObjectRef::decode("result.picture", wire.picture)? },
         })
     }
 }

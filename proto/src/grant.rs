@@ -42,6 +42,8 @@ pub enum Assignment {
     Render(RenderWork),
     /// Make a subject's contact sheet.
     Assemble(AssembleWork),
+    /// Draw a picture with the unfinished vectors of a training.
+    Preview(PreviewWork),
 }
 
 impl Assignment {
@@ -51,6 +53,7 @@ impl Assignment {
             Self::Train(_) => TaskKind::Train,
             Self::Render(_) => TaskKind::Render,
             Self::Assemble(_) => TaskKind::Assemble,
+            Self::Preview(_) => TaskKind::Preview,
         }
     }
 }
@@ -111,6 +114,15 @@ pub struct AssembleWork {
     pub avatars: Vec<Avatar>,
 }
 
+/// Draw a picture with the unfinished vectors of a training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PreviewWork {
+    /// With the unfinished embedding and one shot.
+    pub render: RenderWork,
+    /// Steps done when the vectors were taken.
+    pub step: u32,
+}
+
 impl TryFrom<v1::Grant> for Grant {
     type Error = Refusal;
 
@@ -129,6 +141,7 @@ impl TryFrom<v1::Grant> for Grant {
                 Wire::Train(wire) => Assignment::Train(wire.try_into()?),
                 Wire::Render(wire) => Assignment::Render(wire.try_into()?),
                 Wire::Assemble(wire) => Assignment::Assemble(wire.try_into()?),
+                Wire::Preview(wire) => Assignment::Preview(wire.try_into()?),
             },
         })
     }
@@ -171,6 +184,16 @@ impl TryFrom<v1::Shot> for Shot {
     fn try_from(wire: v1::Shot) -> Result<Self, Refusal> {
         let prompt = holds_slot("shot.prompt", text("shot.prompt", wire.prompt, 1..=MAX_SENTENCE)?)?;
         Ok(Self { index: wire.index, prompt, seed: wire.seed })
+    }
+}
+
+impl TryFrom<v1::PreviewWork> for PreviewWork {
+    type Error = Refusal;
+
+    fn try_from(wire: v1::PreviewWork) -> Result<Self, Refusal> {
+        let render: RenderWork = present("preview.render", wire.render)?.try_into()?;
+        let shots = count("preview.render.shots", render.shots, 1..=1)?;
+        Ok(Self { render: RenderWork { shots, ..render }, step: within("preview.step", wire.step, 1..=u32::MAX)? })
     }
 }
 

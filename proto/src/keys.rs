@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `v1/{tenant}/{subject}/photos/{sha256}.png` | a photo, by its content |
 //! | `v1/{tenant}/{subject}/train/{task}/{fence}/checkpoint-{step}.safetensors` | a checkpoint |
+//! | `v1/{tenant}/{subject}/train/{task}/{fence}/preview-{step}.safetensors` | an unfinished embedding, to draw a preview with |
 //! | `v1/{tenant}/{subject}/train/{task}/{fence}/embedding.safetensors` | a finished embedding |
 //! | `v1/{tenant}/{subject}/render/{task}/{fence}/{index}.png` | an avatar |
+//! | `v1/{tenant}/{subject}/preview/{task}/{fence}/{index}.png` | a preview |
 //! | `v1/{tenant}/{subject}/assemble/{task}/{fence}/contact-sheet.png` | a contact sheet |
 
 use std::{fmt, str::FromStr};
@@ -25,13 +27,19 @@ pub const EMBEDDING_NAME: &str = "embedding.safetensors";
 pub const CONTACT_SHEET_NAME: &str = "contact-sheet.png";
 
 const CHECKPOINT_START: &str = "checkpoint-";
+const SNAPSHOT_START: &str = "preview-";
 
 /// File name of the checkpoint of `step` under its lease's prefix.
 pub fn checkpoint_name(step: u32) -> String {
     format!("{CHECKPOINT_START}{step:06}.safetensors")
 }
 
-/// File name of avatar number `index` under its lease's prefix.
+/// File name of the embedding of `step` that a preview is drawn with, under its lease's prefix.
+pub fn snapshot_name(step: u32) -> String {
+    format!("{SNAPSHOT_START}{step:06}.safetensors")
+}
+
+/// File name of picture number `index` under its lease's prefix.
 pub fn avatar_name(index: u32) -> String {
     format!("{index:05}.png")
 }
@@ -149,9 +157,9 @@ pub enum ObjectKind {
     Photo,
     /// A checkpoint of a training.
     Checkpoint,
-    /// A finished embedding.
+    /// An embedding, finished or not.
     Embedding,
-    /// A finished avatar.
+    /// A picture of the subject that was drawn: an avatar or a preview.
     Avatar,
     /// A contact sheet or anything else.
     Other,
@@ -162,9 +170,9 @@ pub fn kind_of(key: &ObjectKey) -> ObjectKind {
     let name = key.file_name();
     match key.segment(3) {
         "photos" => ObjectKind::Photo,
-        "train" if name == EMBEDDING_NAME => ObjectKind::Embedding,
+        "train" if name == EMBEDDING_NAME || name.starts_with(SNAPSHOT_START) => ObjectKind::Embedding,
         "train" if name.starts_with(CHECKPOINT_START) => ObjectKind::Checkpoint,
-        "render" if name.ends_with(".png") => ObjectKind::Avatar,
+        "render" | "preview" if name.ends_with(".png") => ObjectKind::Avatar,
         _other_folder => ObjectKind::Other,
     }
 }
@@ -229,6 +237,8 @@ mod tests {
             (photo_key(&tenant(), &anna(), &Sha256::of(b"photo")), ObjectKind::Photo),
             (prefix(TaskKind::Train).key(&checkpoint_name(50)).unwrap(), ObjectKind::Checkpoint),
             (prefix(TaskKind::Train).key(EMBEDDING_NAME).unwrap(), ObjectKind::Embedding),
+            (prefix(TaskKind::Train).key(&snapshot_name(50)).unwrap(), ObjectKind::Embedding),
+            (prefix(TaskKind::Preview).key(&avatar_name(0)).unwrap(), ObjectKind::Avatar),
             (prefix(TaskKind::Render).key(&avatar_name(7)).unwrap(), ObjectKind::Avatar),
             (prefix(TaskKind::Assemble).key(CONTACT_SHEET_NAME).unwrap(), ObjectKind::Other),
         ];

@@ -97,6 +97,8 @@ wire_enum! {
         Render = "render",
         /// Make a subject's contact sheet.
         Assemble = "assemble",
+        /// Draw a picture with the unfinished vectors of a training.
+        Preview = "preview",
     }
 }
 wire_enum! {

@@ -29,16 +29,16 @@ pub mod v1 {
 
 pub use fleet::{
     BaseModel, Completion, Evaluation, Failure, LeaseAsk, Outcome, Progress, Registration, Release, Renewal, Renewals,
-    TaskResult, TrainReport,
+    TaskResult, TrainReport, wire_kinds,
 };
-pub use grant::{AssembleWork, Assignment, Grant, RenderWork, Shot, TrainWork};
+pub use grant::{AssembleWork, Assignment, Grant, PreviewWork, RenderWork, Shot, TrainWork};
 pub use ids::{Fence, IdError, Incarnation, JobId, LeaseId, ModelDigest, SubjectName, TaskId, TenantId};
 pub use keys::{
     CONTACT_SHEET_NAME, EMBEDDING_NAME, ObjectKey, ObjectKind, Prefix, avatar_name, checkpoint_name, kind_of, lease_of,
-    output_prefix, photo_key, subject_prefix,
+    output_prefix, photo_key, snapshot_name, subject_prefix,
 };
 pub use kinds::{Capacity, Parameterization, Role, Scheduler, StopReason, TaskKind, Templates, UnknownName, Verdict};
-pub use object::{Avatar, Checkpoint, ObjectRef, Photo, Sha256};
+pub use object::{Avatar, Checkpoint, ObjectRef, Photo, Sha256, Snapshot};
 pub use refusal::{NoDetail, Refusal};
 pub use secret::{Bearer, Secret, SecretError};
 pub use spec::{
@@ -53,7 +53,7 @@ pub use v1::ErrorCode;
 pub const PROTOCOL_VERSION: u32 = 1;
 
 /// Version of how specs are resolved; stored with every job.
-pub const SPEC_VERSION: u32 = 1;
+pub const SPEC_VERSION: u32 = 2;
 
 /// Stands in prompts and captions where the subject stands.
 pub const SUBJECT_SLOT: &str = "{subject}";

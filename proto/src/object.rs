@@ -191,6 +191,30 @@ impl From<Checkpoint> for v1::Checkpoint {
     }
 }
 
+/// The vectors of a training that goes on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The embedding file.
+    pub embedding: ObjectRef,
+    /// Steps done when they were taken, from 1.
+    pub step: u32,
+}
+
+impl TryFrom<v1::Snapshot> for Snapshot {
+    type Error = Refusal;
+
+    fn try_from(wire: v1::Snapshot) -> Result<Self, Refusal> {
+        let step = check::within("preview.step", wire.step, 1..=u32::MAX)?;
+        Ok(Self { embedding: ObjectRef::decode("preview.embedding", wire.embedding)?, step })
+    }
+}
+
+impl From<Snapshot> for v1::Snapshot {
+    fn from(snapshot: Snapshot) -> Self {
+        Self { embedding: Some(snapshot.embedding.into()), step: snapshot.step }
+    }
+}
+
 /// A finished avatar.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Avatar {

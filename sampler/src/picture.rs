@@ -38,6 +38,8 @@ pub struct Provenance {
     pub job: Option<String>,
     /// The base model that drew it.
     pub base_model: ModelDigest,
+    /// Of a preview, how many steps the vectors had been learned for; none: they were finished.
+    pub preview: Option<u32>,
 }
 
 impl Provenance {
@@ -45,6 +47,7 @@ impl Provenance {
     pub fn xmp(&self) -> String {
         let source = self.origin.uri();
         let job = self.job.as_deref().map(|job| format!("\n    likeness:Job=\"{}\"", escape(job))).unwrap_or_default();
+        let preview = self.preview.map(|step| format!("\n    likeness:PreviewOfStep=\"{step}\"")).unwrap_or_default();
         let model = escape(self.base_model.as_ref());
         format!(
             r#"<?xpacket begin="{bom}" id="W5M0MpCehiHzreSzNTczkc9d"?>
@@ -57,7 +60,7 @@ impl Provenance {
     xmp:CreatorTool="{GENERATOR} {VERSION}"
     Iptc4xmpExt:DigitalSourceType="{source}"
     Iptc4xmpExt:AISystemUsed="{GENERATOR}"
-    Iptc4xmpExt:AISystemVersionUsed="{VERSION}"{job}
+    Iptc4xmpExt:AISystemVersionUsed="{VERSION}"{job}{preview}
     likeness:BaseModel="{model}"/>
  </rdf:RDF>
 </x:xmpmeta>

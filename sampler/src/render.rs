@@ -1,10 +1,10 @@
-//! Render tasks: from an embedding and shots to avatars in the bucket.
+//! Render and preview tasks: from an embedding and shots to pictures in the bucket.
 
 use std::{sync::Arc, time::Instant};
 
 use likeness_diffusion::{Base, BaseModel, Embedding, Look, SamplerKind, Shot, Start};
 use likeness_proto::{
-    Avatar, ErrorCode, Grant, Refusal, RenderWork, Scheduler, avatar_name, v1,
+    Avatar, ErrorCode, Grant, PreviewWork, Refusal, RenderWork, Scheduler, avatar_name, v1,
     v1::{WarningCode, renewal::Progress},
 };
 use likeness_telemetry::child;
@@ -20,15 +20,43 @@ use crate::{
 };
 
 impl Sampler {
-    /// Draws a task's shots, beside those of other tasks. An avatar's bytes depend on its shot, the embedding, the look and the
-    /// job, never on what is drawn beside it.
+    /// Draws a task's shots.
     pub(crate) async fn render(&self, grant: &Grant, work: RenderWork, task: &Task) -> Result<Done, WorkError> {
         let began = Instant::now();
-        let embedding = self.embedding(&work, task).instrument(child!("pull")).await?;
-        let (shots, warnings) = shots(&self.model, &embedding, &work, grant)?;
+        let tell = |avatars_done| task.report(Progress::Render(v1::RenderReport { avatars_done }));
+        let (avatars, warnings) = self.draw(grant, &work, task, tell).await?;
+        let seconds = began.elapsed().as_secs_f64();
+        let Step { passes, pictures } = self.engine.tally();
+        let pictures_per_pass = pictures as f64 / passes as f64;
+        info!(job = %grant.job, task = %grant.lease.task, avatars = avatars.len(), seconds, pictures_per_pass, "avatars rendered");
+        let avatars = avatars.into_iter().map(v1::Avatar::from).collect();
+        let result = v1::complete_request::Result::Render(v1::RenderResult { avatars, seconds });
+        Ok(Done { result, warnings })
+    }
+
+    /// Draws a preview. What there is to warn of the prompt, the renders will.
+    pub(crate) async fn preview(&self, grant: &Grant, work: PreviewWork, task: &Task) -> Result<Done, WorkError> {
+        let (mut drawn, _warnings) = self.draw(grant, &work.render, task, |_done| {}).await?;
+        let picture = drawn.pop().map(|avatar| avatar.object.into());
+        info!(job = %grant.job, task = %grant.lease.task, step = work.step, "preview drawn");
+        let result = v1::complete_request::Result::Preview(v1::PreviewResult { picture });
+        Ok(Done { result, warnings: Vec::new() })
+    }
+
+    /// Draws a task's shots, beside those of other tasks, and tells how many are done. A picture's bytes depend on its shot, the embedding,
+    /// the look and the job, never on what is drawn beside it.
+    async fn draw(
+        &self,
+        grant: &Grant,
+        work: &RenderWork,
+        task: &Task,
+        tell: impl Fn(u32),
+    ) -> Result<(Vec<Avatar>, Vec<v1::Warning>), WorkError> {
+        let embedding = self.embedding(work, task).instrument(child!("pull")).await?;
+        let (shots, warnings) = shots(&self.model, &embedding, work, grant)?;
         let subject = Subject { digest: work.embedding.sha256, embedding };
         let stop = task.stop().clone();
-        let mut drawing = self.engine.draw(subject, look(&work), shots, move || stop.requested().is_none())?;
+        let mut drawing = self.engine.draw(subject, look(work), shots, move || stop.requested().is_none())?;
 
         let mut avatars = Vec::with_capacity(work.shots.len());
         while avatars.len() < work.shots.len() {
@@ -41,17 +69,10 @@ impl Sampler {
             };
             let object = write.instrument(child!("write", likeness.picture = place)).await?;
             avatars.push(Avatar { object, prompt: shot.prompt.clone(), seed: shot.seed, index: shot.index });
-            task.report(Progress::Render(v1::RenderReport { avatars_done: avatars.len() as u32 }));
+            tell(avatars.len() as u32);
         }
         avatars.sort_by_key(|avatar| avatar.index);
-
-        let seconds = began.elapsed().as_secs_f64();
-        let Step { passes, pictures } = self.engine.tally();
-        let pictures_per_pass = pictures as f64 / passes as f64;
-        info!(job = %grant.job, task = %grant.lease.task, avatars = avatars.len(), seconds, pictures_per_pass, "avatars rendered");
-        let avatars = avatars.into_iter().map(v1::Avatar::from).collect();
-        let result = v1::complete_request::Result::Render(v1::RenderResult { avatars, seconds });
-        Ok(Done { result, warnings })
+        Ok((avatars, warnings))
     }
 
     /// The task's embedding, if it belongs to the loaded model.

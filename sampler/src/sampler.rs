@@ -29,7 +29,7 @@ impl Default for Options {
     }
 }
 
-/// Renders avatars and makes contact sheets.
+/// Renders avatars and previews, and makes contact sheets.
 #[derive(Debug)]
 pub struct Sampler {
     pub(crate) model: Arc<BaseModel>,
@@ -45,7 +45,11 @@ impl Sampler {
     }
 
     pub(crate) fn provenance(&self, grant: &Grant, origin: Origin) -> Provenance {
-        Provenance { origin, job: Some(grant.job.to_string()), base_model: self.model.digest.clone() }
+        let preview = match &grant.work {
+            Assignment::Preview(work) => Some(work.step),
+            Assignment::Train(_) | Assignment::Render(_) | Assignment::Assemble(_) => None,
+        };
+        Provenance { origin, job: Some(grant.job.to_string()), base_model: self.model.digest.clone(), preview }
     }
 
     /// Refuses a grant for a model that this node does not hold.
@@ -61,7 +65,7 @@ impl Sampler {
 
 impl Work for Sampler {
     fn kinds(&self) -> &[TaskKind] {
-        &[TaskKind::Render, TaskKind::Assemble]
+        &[TaskKind::Render, TaskKind::Assemble, TaskKind::Preview]
     }
 
     fn run(&self, grant: Grant, task: Task) -> BoxFuture<'_, Result<Done, WorkError>> {
@@ -75,6 +79,7 @@ impl Sampler {
         match grant.work.clone() {
             Assignment::Render(work) => self.render(&grant, work, &task).await,
             Assignment::Assemble(work) => self.assemble(&grant, work, &task).await,
+            Assignment::Preview(work) => self.preview(&grant, work, &task).await,
             Assignment::Train(_) => Err(refused(ErrorCode::Internal, "a sampler cannot train".to_owned())),
         }
     }

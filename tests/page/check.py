@@ -112,7 +112,11 @@ def done(visit, job):
     """A finished job has it all, in its order."""
     visit.go(f"/jobs/{job}")
     headings = visit.tab.locator("h3").all_inner_texts()
-    assert headings == ["Photos", "Learning", "Avatars", "Contact sheet"], headings
+    assert headings == ["Photos", "Learning", "Previews", "Avatars", "Contact sheet"], headings
+    previews = visit.tab.locator("#previews-0 figure")
+    steps = previews.all_inner_texts()
+    assert steps in (["Step 40"], ["Step 80"], ["Step 40", "Step 80"]), steps
+    assert previews.last.locator("img").get_attribute("alt") == f"Preview of ada, made by a model after {steps[-1].lower()}"
     words = visit.tab.locator("#curve-0-words").inner_text()
     assert "steps" in words and "evaluation set" in words, words
     assert visit.tab.locator("#avatars-0 img").count() == 3
@@ -137,6 +141,7 @@ def without_scripts(browser, page, token, paths):
     tab.goto(visit.at + "/jobs")
     tab.get_by_role("link", name="ada", exact=True).click()
     assert tab.locator("#avatars-0 img").count() == 3
+    assert tab.locator("#previews-0 img").count() >= 1
     tab.get_by_role("link", name="Subjects").click()
     assert tab.locator("h1").inner_text() == "Subjects"
     tab.get_by_role("button", name="Sign out").click()

@@ -122,9 +122,11 @@ impl Sleeper {
             kinds: kinds.clone(),
             models: vec![model],
             software: "test".into(),
+            previews: false,
         };
         client.register(registration).await.unwrap();
-        let ask = v1::LeaseRequest { incarnation: incarnation.clone(), kinds, capacity: 1, wait_ms: 10_000 };
+        let ask =
+            v1::LeaseRequest { incarnation: incarnation.clone(), kinds, capacity: 1, wait_ms: 10_000, previews: false };
         let grant = client.lease(ask).await.unwrap().into_inner().grants.pop().expect("the training is ready");
         (Self { client, incarnation }, grant)
     }

@@ -1,5 +1,6 @@
 //! What a run learns from, fixed before its first step: sentences as prompts, latents, draws, the evaluation set.
 
+use std::fmt;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
@@ -252,9 +253,36 @@ impl Lesson {
     fn fingerprint(&self) -> [u8; 32] {
         let mut digest = Sha256::new();
         let captions = self.subject.latents.captions.iter().flatten();
-        digest.update(format!("{:?}\n{:?}\n{:?}\n", self.spec, self.subject.init, captions.collect::<Vec<_>>()));
+        digest.update(format!(
+            "{:?}\n{:?}\n{:?}\n",
+            Learning(&self.spec),
+            self.subject.init,
+            captions.collect::<Vec<_>>()
+        ));
         digest.update(self.subject.latents.digest);
         digest.finalize().into()
+    }
+}
+
+/// What of a spec shows in what is learned. Previews do not; so it reads as specs did before there were any, and their checkpoints
+/// can be gone on from.
+struct Learning<'a>(&'a TrainSpec);
+
+impl fmt::Debug for Learning<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let TrainSpec { max_steps, batch_size, seed, resolution, flip, templates, .. } = self.0;
+        let TrainSpec { evaluate_every, checkpoint_every, previews: _, method, .. } = self.0;
+        f.debug_struct("TrainSpec")
+            .field("max_steps", max_steps)
+            .field("batch_size", batch_size)
+            .field("seed", seed)
+            .field("resolution", resolution)
+            .field("flip", flip)
+            .field("templates", templates)
+            .field("evaluate_every", evaluate_every)
+            .field("checkpoint_every", checkpoint_every)
+            .field("method", method)
+            .finish()
     }
 }
 
@@ -277,5 +305,21 @@ fn encode(model: &BaseModel, sentence: &str, placeholder: &Placeholder) -> Resul
             vectors: placeholder.vectors,
             sentence: sentence.to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use likeness_proto::{ModelFacts, v1};
+
+    use super::*;
+
+    #[test]
+    fn a_spec_reads_as_before_there_were_previews() {
+        let model = ModelFacts { native_size: 64, factor: 8 };
+        let spec = |previews| TrainSpec::resolve(v1::TrainSpec { previews, ..Default::default() }, &model).unwrap();
+        let text = format!("{:?}", Learning(&spec(Some(5))));
+        assert_eq!(text, format!("{:?}", spec(Some(5))).replace("previews: 5, ", ""));
+        assert_eq!(text, format!("{:?}", Learning(&spec(Some(0)))));
     }
 }

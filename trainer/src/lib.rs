@@ -35,5 +35,5 @@ pub use measure::{PackTimes, Ranks, time_packing};
 pub use photos::{Latents, Photo};
 pub use plan::{Fit, Plan, Wishes};
 pub use stop::StopRule;
-pub use train::{Entry, Learned, Observer, Packing, train, train_in_group, train_packed};
+pub use train::{Entry, Learned, Observer, Packing, Snapshot, train, train_in_group, train_packed};
 pub use work::{Options, Trainer};

@@ -141,6 +141,9 @@ impl<'a, K> Pack<'a, K> {
             if let Some(checkpoint) = run.due_checkpoint() {
                 observer.checkpoint(checkpoint);
             }
+            if let Some(snapshot) = run.due_preview() {
+                observer.preview(snapshot);
+            }
             member.heed().map(|()| None)
         })
     }

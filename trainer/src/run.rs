@@ -2,12 +2,13 @@
 
 use std::time::Instant;
 
+use candle_core::{Device, Tensor};
 use likeness_proto::{Evaluation, StopReason};
 use likeness_telemetry::trace::Parent;
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::{
-    Checkpoint, CheckpointError, Learned, Lesson, StopRule, TrainError,
+    Checkpoint, CheckpointError, Learned, Lesson, Snapshot, StopRule, TrainError,
     lesson::Batch,
     optimizer::{Optimizer, REFERENCE_BATCH, effective_rate},
     pass::Ask,
@@ -28,6 +29,8 @@ pub(crate) struct Run {
     losses: Vec<f32>,
     /// The step of the newest checkpoint, 0 before the first.
     saved: u32,
+    /// The newest preview point that was passed, and the rows there; until somebody takes them.
+    passed: Option<(u32, Vec<f32>)>,
     digest: String,
     seconds_before: f64,
     began: Instant,
@@ -37,7 +40,8 @@ pub(crate) struct Run {
 impl Run {
     /// From the start, or from a checkpoint of the same run.
     pub(crate) fn begin(lesson: Lesson, from: Option<Checkpoint>) -> Result<Self, TrainError> {
-        let run = Self::quietly(lesson, from)?;
+        let mut run = Self::quietly(lesson, from)?;
+        run.pass(); // again where it resumes at a point: it may not have been told
         let inversion = run.lesson.inversion();
         info!(
             rate = run.rate, base_rate = inversion.learning_rate, batch = run.lesson.spec().batch_size,
@@ -62,6 +66,7 @@ impl Run {
             evaluations: Vec::new(),
             losses: Vec::new(),
             saved: 0,
+            passed: None,
             digest: lesson.digest(),
             seconds_before: 0.0,
             began: Instant::now(),
@@ -74,11 +79,33 @@ impl Run {
         })
     }
 
-    /// Goes on where another rank has brought it.
-    pub(crate) fn adopt(&mut self, there: Checkpoint) -> Result<(), CheckpointError> {
+    /// Goes on where another rank has brought it, by what it passed on the way.
+    pub(crate) fn adopt(&mut self, there: Checkpoint, passed: Option<(u32, Vec<f32>)>) -> Result<(), CheckpointError> {
         let (saved, seconds_before, began) = (self.saved, self.seconds_before, self.began);
-        *self = Self { saved, seconds_before, began, ..self.clone().resume(there)? };
+        let passed = passed.or(self.passed.take());
+        *self = Self { saved, seconds_before, began, passed, ..self.clone().resume(there)? };
         Ok(())
+    }
+
+    /// Keeps the rows where a preview is due.
+    fn pass(&mut self) {
+        if self.lesson.spec().is_preview_point(self.step) {
+            self.passed = Some((self.step, self.optimizer.rows()));
+        }
+    }
+
+    /// The newest preview point that was passed, and the rows there.
+    pub(crate) fn take_passed(&mut self) -> Option<(u32, Vec<f32>)> {
+        self.passed.take()
+    }
+
+    /// What a preview is to be drawn with, where one is due.
+    pub(crate) fn due_preview(&mut self) -> Option<Snapshot> {
+        let (step, rows) = self.take_passed()?;
+        let loss = self.evaluations.iter().rfind(|evaluation| evaluation.step <= step)?.loss; // the first is of step 0
+        let vectors = self.lesson.inversion().vectors as usize;
+        let rows = Tensor::from_slice(&rows, (vectors, rows.len() / vectors), &Device::Cpu);
+        Some(Snapshot { rows: rows.inspect_err(|error| warn!(%error, step, "no preview")).ok()?, step, loss })
     }
 
     /// What is learned.
@@ -197,6 +224,7 @@ impl Run {
         self.optimizer = next;
         self.losses.push(loss);
         self.step += 1;
+        self.pass();
         Ok(())
     }
 

@@ -31,6 +31,9 @@ pub trait Observer {
     /// A checkpoint is due.
     fn checkpoint(&mut self, _checkpoint: Checkpoint) {}
 
+    /// A preview is due, of the rows as they were at its point.
+    fn preview(&mut self, _snapshot: Snapshot) {}
+
     /// What spans about the run are children of.
     fn span(&self) -> Span {
         Span::none()
@@ -57,9 +60,24 @@ impl<O: Observer + ?Sized> Observer for &mut O {
         (**self).checkpoint(checkpoint);
     }
 
+    fn preview(&mut self, snapshot: Snapshot) {
+        (**self).preview(snapshot);
+    }
+
     fn span(&self) -> Span {
         (**self).span()
     }
+}
+
+/// Unfinished rows.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// `(vectors, width)`, as the last step left them; on the CPU.
+    pub rows: Tensor,
+    /// Steps done.
+    pub step: u32,
+    /// The last evaluation loss until then.
+    pub loss: f32,
 }
 
 /// What a run has learned.

@@ -1,11 +1,12 @@
 //! Training as a worker's task: photos from the bucket, checkpoints and the embedding back into it, losses to the coordinator.
 
+mod previewer;
 mod saver;
 mod watcher;
 
 use std::sync::Arc;
 
-use likeness_diffusion::{BaseModel, Device, Embedding, Facts};
+use likeness_diffusion::{BaseModel, Device, Embedding, Facts, Tensor};
 use likeness_proto::{Assignment, EMBEDDING_NAME, ErrorCode, Grant, TaskKind, TrainWork, v1};
 use likeness_telemetry::child;
 use likeness_worker::{BoxFuture, Done, Stop, Task, Work, WorkError};
@@ -16,6 +17,7 @@ use crate::{
     Checkpoint, Group, Latents, Learned, Lesson, Packing, Photo, Subject, TrainError, Verdict, engine::Engine, metrics,
     run::Run,
 };
+use previewer::Previewer;
 use saver::Saver;
 use watcher::Watcher;
 
@@ -78,8 +80,10 @@ impl Trainer {
         let ready = self.prepare(&order, &task).await?;
         let saver = Saver::start(&task);
         let steps = child!("learn");
-        let watcher = Watcher::new(task.clone(), saver.inbox(), steps.clone());
+        let (previewer, previews) = Previewer::start(&task, &order, &self.model);
+        let watcher = Watcher::new(task.clone(), saver.inbox(), previews, steps.clone());
         let ended = self.engine.learn(ready.run, Box::new(watcher)).instrument(steps).await;
+        drop(previewer);
         metrics::trained(&ended);
         saver.finish().await; // before any later checkpoint, which would otherwise be overtaken
 
@@ -160,6 +164,25 @@ impl Order {
     }
 }
 
+impl Order {
+    /// The file of what was learned in so many steps.
+    fn embedding(&self, model: &BaseModel, rows: Tensor, steps: u32, loss: f32) -> Embedding {
+        Embedding {
+            token: self.work.token.clone(),
+            rows,
+            facts: Some(Facts {
+                base_model: model.digest.clone(),
+                base_model_name: model.name.clone(),
+                steps: u64::from(steps),
+                loss,
+                seed: self.work.spec.seed,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                init: self.work.init.clone(),
+            }),
+        }
+    }
+}
+
 /// A run that can begin, and what the user should know of it.
 struct Ready {
     run: Run,
@@ -177,7 +200,10 @@ impl Trainer {
         if task.stop().requested().is_some_and(Stop::is_final) {
             return Err(WorkError::Stopped);
         }
-        let embedding = self.embedding(order, learned).to_bytes().map_err(|error| refuse(&error.into()))?;
+        let embedding = order
+            .embedding(&self.model, learned.rows.clone(), learned.best_step, learned.best_loss)
+            .to_bytes()
+            .map_err(|error| refuse(&error.into()))?;
         let object = task.bucket().put(EMBEDDING_NAME, embedding).instrument(child!("publish")).await?;
         let outcome = v1::TrainOutcome {
             steps: learned.steps,
@@ -198,22 +224,6 @@ impl Trainer {
         );
         let result = v1::TrainResult { embedding: Some(object.into()), outcome: Some(outcome), last: None };
         Ok(Done { result: v1::complete_request::Result::Train(result), warnings })
-    }
-
-    fn embedding(&self, order: &Order, learned: &Learned) -> Embedding {
-        Embedding {
-            token: order.work.token.clone(),
-            rows: learned.rows.clone(),
-            facts: Some(Facts {
-                base_model: self.model.digest.clone(),
-                base_model_name: self.model.name.clone(),
-                steps: u64::from(learned.best_step),
-                loss: learned.best_loss,
-                seed: order.work.spec.seed,
-                version: env!("CARGO_PKG_VERSION").to_owned(),
-                init: order.work.init.clone(),
-            }),
-        }
     }
 }
 

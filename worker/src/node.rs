@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use likeness_proto::{BaseModel, Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1};
+use likeness_proto::{BaseModel, Grant, Incarnation, LeaseId, PROTOCOL_VERSION, Refusal, Secret, v1, wire_kinds};
 use object_store::ObjectStore;
 use tokio::{sync::SetOnce, task::JoinSet, time::Instant};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -111,11 +111,13 @@ impl Node {
     fn new(options: NodeOptions, work: Arc<dyn Work>) -> Self {
         let incarnation = options.incarnation;
         let client = options.coordinator.clone().client(options.token.as_ref());
+        let (kinds, previews) = wire_kinds(work.kinds());
         let request = v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: options.name.clone(),
             incarnation: incarnation.to_string(),
-            kinds: wire_kinds(&*work),
+            kinds,
+            previews,
             models: options.models.iter().cloned().map(Into::into).collect(),
             software: concat!("likeness ", env!("CARGO_PKG_VERSION")).to_owned(),
         };
@@ -152,9 +154,11 @@ impl Node {
 
     /// Waits for at most `free` tasks.
     async fn lease(&self, free: usize) -> Result<Vec<v1::Grant>, CallError> {
+        let (kinds, previews) = wire_kinds(self.work.kinds());
         let request = v1::LeaseRequest {
             incarnation: self.link.incarnation(),
-            kinds: wire_kinds(&*self.work),
+            kinds,
+            previews,
             capacity: u32::try_from(free).unwrap_or(u32::MAX),
             wait_ms: LONG_POLL.as_millis() as u32,
         };
@@ -246,10 +250,6 @@ impl Node {
             tell(&self.link, held.lease, Report::Release, held.until().min(limit)).await;
         }
     }
-}
-
-fn wire_kinds(work: &dyn Work) -> Vec<i32> {
-    work.kinds().iter().map(|kind| kind.encode()).collect()
 }
 
 /// Attempts report their own ends; that one panics outside of its work is a bug, and its lease lapses.

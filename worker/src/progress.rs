@@ -27,15 +27,24 @@ impl Progress {
     /// Adds a checkpoint to commit; the receiver hears when it, or a later one, is recorded.
     pub(crate) fn commit(&mut self, checkpoint: v1::Checkpoint) -> oneshot::Receiver<()> {
         let (recorded, heard) = oneshot::channel();
-        let step = checkpoint.step;
-        let mut report = match self.report.take() {
-            Some(Report::Train(report)) => report,
-            Some(Report::Render(_)) | None => v1::TrainReport { step, ..Default::default() },
-        };
-        report.checkpoint = Some(checkpoint);
-        self.report = Some(Report::Train(report));
+        let report = self.of_training(checkpoint.step);
+        self.report = Some(Report::Train(v1::TrainReport { checkpoint: Some(checkpoint), ..report }));
         self.recorded.push(recorded);
         heard
+    }
+
+    /// Adds vectors to draw a preview with, in place of earlier ones.
+    pub(crate) fn preview(&mut self, snapshot: v1::Snapshot) {
+        let report = self.of_training(snapshot.step);
+        self.report = Some(Report::Train(v1::TrainReport { preview: Some(snapshot), ..report }));
+    }
+
+    /// Takes a training's report; where there is none, one that tells no more than that so many steps are done.
+    fn of_training(&mut self, step: u32) -> v1::TrainReport {
+        match self.report.take() {
+            Some(Report::Train(report)) => report,
+            Some(Report::Render(_)) | None => v1::TrainReport { step, ..Default::default() },
+        }
     }
 
     /// Takes all that is to be told.
@@ -68,7 +77,7 @@ impl Progress {
     /// What is left of a training's losses at its end, for the result.
     pub(crate) fn into_last(self, last: Option<v1::TrainReport>) -> Option<v1::TrainReport> {
         let untold = match self.report {
-            Some(Report::Train(report)) => Some(v1::TrainReport { checkpoint: None, ..report }),
+            Some(Report::Train(report)) => Some(v1::TrainReport { checkpoint: None, preview: None, ..report }),
             Some(Report::Render(_)) | None => None,
         };
         match (untold, last) {
@@ -86,8 +95,12 @@ fn merged(earlier: Option<Report>, later: Report) -> Report {
 }
 
 /// `later` with what `earlier` knows more. Losses are those of the steps that end with `step`, so that they are only
-/// joined without a hole.
+/// joined without a hole. One that only brings an object, made some steps ago, takes back nothing that is known of later ones.
 fn after(earlier: v1::TrainReport, later: v1::TrainReport) -> v1::TrainReport {
+    if later.losses.is_empty() && later.evaluations.is_empty() && later.step <= earlier.step {
+        let (checkpoint, preview) = (later.checkpoint.or(earlier.checkpoint), later.preview.or(earlier.preview));
+        return v1::TrainReport { checkpoint, preview, ..earlier };
+    }
     let begins = later.step as usize - later.losses.len().min(later.step as usize);
     let joins = begins == earlier.step as usize;
     let mut losses = if joins { earlier.losses } else { Vec::new() };
@@ -100,6 +113,7 @@ fn after(earlier: v1::TrainReport, later: v1::TrainReport) -> v1::TrainReport {
         losses,
         evaluations,
         checkpoint: later.checkpoint.or(earlier.checkpoint),
+        preview: later.preview.or(earlier.preview),
     }
 }
 

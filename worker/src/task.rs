@@ -46,6 +46,12 @@ impl Task {
         self.held.progress().add(progress);
     }
 
+    /// Has the coordinator queue a preview; goes along with the next renewal, in place of one that was not told yet. Nobody hears what
+    /// becomes of it.
+    pub fn preview(&self, snapshot: v1::Snapshot) {
+        self.held.progress().preview(snapshot);
+    }
+
     /// Has the coordinator record a checkpoint; returns when it has. Renews at once. Report the losses up to the
     /// checkpoint's step before.
     ///

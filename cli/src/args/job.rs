@@ -96,6 +96,9 @@ pub struct TrainArgs {
     /// Steps between two checkpoints
     #[arg(long, value_name = "N")]
     pub checkpoint_every: Option<u32>,
+    /// Pictures drawn while it is learned, evenly spaced and at least 10 steps apart, 0 to 16; 0: none [default: 7]
+    #[arg(long, value_name = "N")]
+    pub previews: Option<u32>,
 }
 
 impl TrainArgs {
@@ -116,14 +119,15 @@ impl TrainArgs {
             })),
             evaluate_every: self.evaluate_every,
             checkpoint_every: self.checkpoint_every,
+            previews: self.previews,
         }
     }
 
     /// Whether any was given.
     #[must_use]
     pub fn any(&self) -> bool {
-        let Self { vectors, steps, batch, resolution, evaluate_every, checkpoint_every, .. } = self;
-        let counts = [vectors, steps, batch, resolution, evaluate_every, checkpoint_every];
+        let Self { vectors, steps, batch, resolution, evaluate_every, checkpoint_every, previews, .. } = self;
+        let counts = [vectors, steps, batch, resolution, evaluate_every, checkpoint_every, previews];
         counts.iter().any(|count| count.is_some())
             || self.seed.is_some()
             || self.flip.is_some()

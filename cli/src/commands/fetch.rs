@@ -1,4 +1,4 @@
-//! `fetch`: a job's avatars, contact sheets and embeddings as files. Run again, it fetches only what is not there yet.
+//! `fetch`: a job's avatars, contact sheets and embeddings, and previews if asked for, as files. Run again, it fetches only what is not there yet.
 
 use super::Context;
 use crate::client::{Client, download};
@@ -16,20 +16,28 @@ pub struct Fetched {
     pub subject: String,
     /// Its avatars, in order.
     pub avatars: Vec<PathBuf>,
+    /// Its previews, by step, if they were asked for.
+    pub previews: Vec<PathBuf>,
     /// Its contact sheet, once made.
     pub contact_sheet: Option<PathBuf>,
     /// Its embedding, once learned.
     pub embedding: Option<PathBuf>,
 }
 
-pub(super) async fn command(context: &Context, id: &str, out: &Path) -> Result<(), Failure> {
+pub(super) async fn command(context: &Context, id: &str, out: &Path, previews: bool) -> Result<(), Failure> {
     let client = context.client()?;
     let job = client.job(id).await?;
     let mut fetched = Vec::new();
     for subject in &job.subjects {
-        fetched.push(fetch_subject(&client, subject, &out.join(folder_of(subject)?)).await?);
+        let dir = out.join(folder_of(subject)?);
+        let mut files = fetch_subject(&client, subject, &dir).await?;
+        if previews {
+            files.previews = fetch_previews(&client, subject, &dir).await?;
+        }
+        fetched.push(files);
     }
-    if fetched.iter().all(|files| files.avatars.is_empty() && files.embedding.is_none()) {
+    let is_empty = |files: &Fetched| files.avatars.is_empty() && files.previews.is_empty() && files.embedding.is_none();
+    if fetched.iter().all(is_empty) {
         context.console.say(format!("job {id} has nothing to fetch yet"));
     }
     context.format.print(&fetched, |fetched| lines(fetched))
@@ -56,9 +64,20 @@ pub async fn fetch_subject(client: &Client, subject: &v1::SubjectProgress, dir: 
     Ok(Fetched {
         subject: subject.subject.clone(),
         avatars,
+        previews: Vec::new(),
         contact_sheet: optional(client, subject.contact_sheet.as_ref(), dir.join("contact-sheet.png")).await?,
         embedding: optional(client, embedding, dir.join("embedding.safetensors")).await?,
     })
+}
+
+/// Downloads the previews there are of one subject: `previews/step-NNNNNN.png`.
+async fn fetch_previews(client: &Client, subject: &v1::SubjectProgress, dir: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let mut previews = Vec::new();
+    for v1::Preview { step, object } in &subject.previews {
+        let path = dir.join("previews").join(format!("step-{step:06}.png"));
+        previews.extend(optional(client, object.as_ref(), path).await?);
+    }
+    Ok(previews)
 }
 
 async fn optional(client: &Client, object: Option<&v1::ObjectRef>, path: PathBuf) -> Result<Option<PathBuf>, Failure> {
@@ -80,8 +99,9 @@ fn folder_of(subject: &v1::SubjectProgress) -> Result<&str, Failure> {
 }
 
 fn lines(fetched: &[Fetched]) -> String {
-    let paths =
-        fetched.iter().flat_map(|files| files.avatars.iter().chain(&files.contact_sheet).chain(&files.embedding));
+    let paths = fetched.iter().flat_map(|files| {
+        files.avatars.iter().chain(&files.previews).chain(&files.contact_sheet).chain(&files.embedding)
+    });
     paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join("\n")
 }
 

@@ -36,7 +36,7 @@ pub(super) fn command(context: &Context, args: &RenderArgs) -> Result<(), Failur
     let shot = shot(context, args, &model, learned.as_ref())?;
     let look = look(args, &model);
     let pixels = draw(context, &model, learned.as_ref(), shot, &look)?;
-    let provenance = Provenance { origin: Origin::Drawn, job: None, base_model: model.digest.clone() };
+    let provenance = Provenance { origin: Origin::Drawn, job: None, base_model: model.digest.clone(), preview: None };
     files::write(&args.out, &to_png(&pixels, &provenance).map_err(Failure::unexpected)?)?;
     let view = RenderedView {
         out: args.out.display().to_string(),

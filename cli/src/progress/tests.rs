@@ -8,6 +8,7 @@ fn subject(state: SubjectState, step: u32) -> v1::SubjectProgress {
         evaluation_loss: 0.113,
         steps_per_second: 10.0,
         checkpoint_step: 0,
+        preview_step: 0,
     };
     v1::SubjectProgress {
         subject: "ada".to_owned(),
@@ -46,11 +47,17 @@ fn plain_lines_come_at_changes_of_state_and_every_tenth() {
 }
 
 #[test]
-fn warnings_are_told_once() {
+fn warnings_and_previews_are_told_once() {
     let mut progress = JobProgress::new(&Console::plain());
     let mut job = job(SubjectState::Training, 1);
     job.subjects[0].warnings.push(v1::Warning { message: "only one photo".to_owned(), ..Default::default() });
     progress.show(&job);
     progress.show(&job);
     assert_eq!(progress.told.len(), 1);
+    for step in [50, 100] {
+        job.subjects[0].previews.push(v1::Preview { step, object: None });
+        progress.show(&job);
+    }
+    assert!(progress.told.contains(&("ada".to_owned(), "preview of step 50 drawn".to_owned())));
+    assert_eq!(progress.told.len(), 3);
 }

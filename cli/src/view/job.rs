@@ -41,6 +41,7 @@ pub struct TrainView {
     pub templates: Option<&'static str>,
     pub evaluate_every: Option<u32>,
     pub checkpoint_every: Option<u32>,
+    pub previews: Option<u32>,
     pub vectors: Option<u32>,
     pub parameterization: Option<&'static str>,
     pub learning_rate: Option<f64>,
@@ -83,6 +84,7 @@ pub struct SubjectProgressView {
     pub steps_per_second: f32,
     pub checkpoint_step: u32,
     pub trained: Option<OutcomeView>,
+    pub previews: Vec<PreviewView>,
     pub avatars_done: u32,
     pub avatars_total: u32,
     pub render_seconds: f64,
@@ -112,6 +114,14 @@ pub struct AvatarView {
     pub index: u32,
     pub prompt: String,
     pub seed: u64,
+    pub object: Option<ObjectView>,
+}
+
+/// A picture of how far the learning was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)] // the fields of `Preview`, which the proto documents
+pub struct PreviewView {
+    pub step: u32,
     pub object: Option<ObjectView>,
 }
 
@@ -155,6 +165,7 @@ impl From<&v1::TrainSpec> for TrainView {
             templates: spec.templates.and_then(|number| Templates::decode(number).ok()).map(Templates::as_str),
             evaluate_every: spec.evaluate_every,
             checkpoint_every: spec.checkpoint_every,
+            previews: spec.previews,
             vectors: inversion.and_then(|inversion| inversion.vectors),
             parameterization: parameterization.map(Parameterization::as_str),
             learning_rate: inversion.and_then(|inversion| inversion.learning_rate),
@@ -193,6 +204,7 @@ impl From<&v1::SubjectProgress> for SubjectProgressView {
             steps_per_second: training.steps_per_second,
             checkpoint_step: training.checkpoint_step,
             trained: progress.trained.as_ref().map(Into::into),
+            previews: progress.previews.iter().map(Into::into).collect(),
             avatars_done: rendering.avatars_done,
             avatars_total: rendering.avatars_total,
             render_seconds: rendering.seconds,
@@ -226,6 +238,12 @@ impl From<&v1::Avatar> for AvatarView {
             seed: avatar.seed,
             object: avatar.object.as_ref().map(Into::into),
         }
+    }
+}
+
+impl From<&v1::Preview> for PreviewView {
+    fn from(preview: &v1::Preview) -> Self {
+        Self { step: preview.step, object: preview.object.as_ref().map(Into::into) }
     }
 }
 

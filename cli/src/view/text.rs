@@ -75,6 +75,10 @@ fn subject_block(subject: &SubjectProgressView) -> String {
     } else if subject.max_steps > 0 {
         lines.push(format!("  step {} of at most {}, loss {:.4}", subject.step, subject.max_steps, subject.loss));
     }
+    if !subject.previews.is_empty() {
+        let steps: Vec<_> = subject.previews.iter().map(|preview| preview.step.to_string()).collect();
+        lines.push(format!("  previews of steps {}", steps.join(", ")));
+    }
     if subject.avatars_total > 0 {
         lines.push(format!(
             "  {} of {} avatars, {:.1} s",

@@ -12,9 +12,9 @@ mod task;
 mod tests;
 
 pub(crate) use course::{Course, Effect};
-pub(crate) use plan::{Planned, Source, plan, small_photos};
+pub(crate) use plan::{Planned, Source, plan, preview, small_photos};
 #[cfg(test)]
 pub(crate) use share::price;
-pub(crate) use share::{Contender, Deal, UNIT};
+pub(crate) use share::{Contender, Deal, UNIT, in_order};
 pub(crate) use state::{JobState, SubjectState};
 pub(crate) use task::{Event, Lease, Refused, Report, Task, TaskState};

@@ -65,6 +65,20 @@ pub(crate) fn plan(specs: &Specs, source: Source<'_>) -> Vec<Planned> {
     planned
 }
 
+/// A preview: the first avatar, drawn with the vectors as they are after `step` steps. The same for every step, so that one sees the same
+/// picture become the subject. What to draw it with is filled in when it is granted.
+pub(crate) fn preview(spec: &RenderSpec, step: u32) -> Planned {
+    let mut shots = shots(spec);
+    shots.truncate(1);
+    Planned {
+        kind: TaskKind::Preview,
+        ready: true,
+        shots: 0, // no avatar
+        cost: 2 * spec.steps,
+        work: v1::grant::Work::Preview(v1::PreviewWork { render: Some(render_work(spec, &shots)), step }),
+    }
+}
+
 /// Every avatar: prompts in order, each with its seeds in order.
 fn shots(spec: &RenderSpec) -> Vec<v1::Shot> {
     let each = spec.prompts.iter().flat_map(|prompt| prompt.seeds.iter().map(move |seed| (&prompt.text, *seed)));

@@ -6,6 +6,21 @@
 //! costs, divided by its weight. Who comes to a queue begins when the one furthest behind began, so that having been away earns
 //! nothing and costs nothing.
 
+use likeness_proto::TaskKind;
+
+/// The kinds of a claim in the order in which they are served: first those that bring a subject nearest to its end, and previews, which
+/// nobody waits for, with what room is left.
+pub(crate) fn in_order(kinds: &[TaskKind]) -> Vec<TaskKind> {
+    let mut kinds = kinds.to_vec();
+    kinds.sort_unstable_by_key(|kind| match kind {
+        TaskKind::Assemble => 0,
+        TaskKind::Render => 1,
+        TaskKind::Train => 2,
+        TaskKind::Preview => 3,
+    });
+    kinds
+}
+
 /// Virtual time that a task of cost 1 takes a tenant of weight 1.
 pub(crate) const UNIT: i64 = 1024;
 

@@ -174,6 +174,76 @@ fn a_cancelled_subject_keeps_what_is_done_and_tells_its_workers_to_stop() {
     assert_eq!(course.cancel(at(3)), []);
 }
 
+/// A course in training, and its preview of each of so many steps; the last ones are ready, unless they were begun.
+fn previewed(course: &mut Course, previews: usize) -> Vec<TaskId> {
+    let ids: Vec<_> = (0..previews).map(|_| TaskId::new()).collect();
+    for id in &ids {
+        assert!(course.wants_preview(16));
+        assert_eq!(course.preview(at(0), *id).last(), Some(&Effect::Wake(*id)));
+    }
+    ids
+}
+
+#[test]
+fn a_newer_preview_takes_the_place_of_one_that_nobody_is_at() {
+    use TaskState::{Cancelled, Leased, Ready};
+    let (mut course, worker) = (course(true, 1), Incarnation::new());
+    course.grant(0, worker, at(0));
+    previewed(&mut course, 1);
+    let by = course.grant(3, worker, at(0));
+    previewed(&mut course, 3);
+    let states = course.states()[3..].to_vec();
+    assert!(matches!(states[..], [Leased(_), Cancelled, Cancelled, Ready]), "{states:?}");
+    course.apply(at(1), course.tasks[3].id, Event::Released(by)).unwrap();
+    assert_eq!(course.states()[3..], [Cancelled, Cancelled, Cancelled, Ready], "nobody begins it again");
+    assert!(!course.wants_preview(4), "there were as many as there may be");
+}
+
+#[test]
+fn a_preview_that_fails_fails_nothing() {
+    let (mut course, worker) = (course(true, 1), Incarnation::new());
+    course.grant(0, worker, at(0));
+    let ids = previewed(&mut course, 1);
+    for want in [TaskState::Ready, TaskState::Dead] {
+        let by = course.grant(3, worker, at(0));
+        let effects = course.apply(at(1), ids[0], Event::Failed { by, retry: true }).unwrap();
+        assert_eq!((course.tasks[3].state, course.state()), (want, SubjectState::Training));
+        assert!(effects.iter().all(|effect| matches!(effect, Effect::Save(id) | Effect::Wake(id) if *id == ids[0])));
+    }
+}
+
+#[test]
+fn nothing_waits_for_a_preview_and_its_end_is_the_subjects() {
+    let (mut course, worker) = (course(true, 1), Incarnation::new());
+    let by = course.grant(0, worker, at(0));
+    previewed(&mut course, 1);
+    let drawn = course.grant(3, worker, at(0));
+    let waits = previewed(&mut course, 1);
+    let effects = course.apply(at(1), course.tasks[0].id, Event::Finished(by)).unwrap();
+    assert!(effects.contains(&Effect::Save(waits[0])));
+    assert_eq!(course.tasks[4].state, TaskState::Cancelled, "the avatars themselves are next");
+    assert!(matches!(course.tasks[3].state, TaskState::Leased(_)), "it is drawn to its end");
+    course.finish(1, worker);
+    let effects = course.finish(2, worker);
+    assert_eq!(effects.last(), Some(&Effect::Ended(SubjectState::Succeeded)));
+    assert_eq!(course.apply(at(2), course.tasks[3].id, Event::Finished(drawn)), Err(Refused::Cancelled));
+}
+
+#[test]
+fn a_claim_serves_previews_last() {
+    use TaskKind::{Assemble, Preview, Render, Train};
+    assert_eq!(in_order(&[Preview, Train, Render, Assemble]), [Assemble, Render, Train, Preview]);
+}
+
+#[test]
+fn a_preview_is_the_first_avatar() {
+    let planned = preview(&specs(true, &[7, 8]).render, 50);
+    let v1::grant::Work::Preview(work) = planned.work else { panic!("{planned:?}") };
+    let shots = work.render.unwrap().shots;
+    assert_eq!((work.step, planned.shots, planned.kind), (50, 0, TaskKind::Preview));
+    assert_eq!((shots.len(), shots[0].prompt.as_str(), shots[0].seed), (1, "{subject} at sea", 7));
+}
+
 #[test]
 fn a_job_is_what_its_subjects_are() {
     use SubjectState::{Assembling, Cancelled, Failed, Queued, Rendering, Succeeded, Training};
@@ -227,7 +297,7 @@ fn a_plan_draws_every_avatar_once_in_order() {
     assert_eq!(kinds, [(Train, true), (Render, false), (Render, false), (Assemble, false)]);
     let shots = planned.iter().filter_map(|task| match &task.work {
         v1::grant::Work::Render(work) => Some(work.shots.clone()),
-        v1::grant::Work::Train(_) | v1::grant::Work::Assemble(_) => None,
+        v1::grant::Work::Train(_) | v1::grant::Work::Assemble(_) | v1::grant::Work::Preview(_) => None,
     });
     let chunks: Vec<_> = shots.collect();
     assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [RENDER_CHUNK, 2]);
@@ -267,10 +337,11 @@ enum Act {
     Lapse(usize),
     Wait(i64),
     Cancel,
+    Preview,
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    let task = || 0..5_usize;
+    let task = || 0..7_usize;
     let age = || prop_oneof![4 => Just(0_u64), 1 => 1..3_u64];
     let act = prop_oneof![
         6 => task().prop_map(Act::Grant),
@@ -280,6 +351,7 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         1 => (task(), age()).prop_map(|(task, age)| Act::Release { task, age }),
         2 => task().prop_map(Act::Lapse),
         2 => (1..150_i64).prop_map(Act::Wait),
+        2 => Just(Act::Preview),
         1 => prop::bool::weighted(0.2).prop_map(|cancel| if cancel { Act::Cancel } else { Act::Wait(1) }),
     ];
     proptest::collection::vec(act, 0..80)
@@ -322,14 +394,19 @@ fn perform(
             return (Ok(vec![]), false);
         }
         Act::Cancel => return (Ok(course.cancel(*now)), false),
+        Act::Preview if course.wants_preview(4) => return (Ok(course.preview(*now, TaskId::new())), false),
+        Act::Preview => return (Ok(vec![]), false),
     };
     (course.apply(*now, course.tasks[task % count].id, event), stale)
 }
 
-/// Lets a willing worker do whatever is left.
+/// Lets a willing worker do whatever is left, but for previews: nothing may wait for them.
 fn run_out(course: &mut Course, worker: Incarnation, now: Timestamp) {
     for _ in 0..course.tasks.len() {
         for index in 0..course.tasks.len() {
+            if course.tasks[index].kind == TaskKind::Preview {
+                continue;
+            }
             let id = course.tasks[index].id;
             if course.tasks[index].state == TaskState::Ready {
                 course.grant(index, worker, now);
@@ -369,7 +446,8 @@ proptest! {
         run_out(&mut course, worker, now);
         prop_assert!(course.state().ended(), "every course ends: {:?}", course);
         prop_assert!(course.tasks.iter().all(|task| task.state.ended()));
-        let done = course.tasks.iter().all(|task| task.state == TaskState::Done);
+        let mut needed = course.tasks.iter().filter(|task| task.kind != TaskKind::Preview);
+        let done = needed.all(|task| task.state == TaskState::Done);
         prop_assert_eq!(course.state() == SubjectState::Succeeded, done);
     }
 }

@@ -193,6 +193,34 @@ async fn a_result_counts_only_with_its_objects_in_the_bucket_under_its_prefix() 
     worker.finish(&grant).await.unwrap();
 }
 
+#[tokio::test]
+async fn vectors_that_are_not_there_cost_a_preview_and_nothing_else() {
+    let served = Served::new().await;
+    let mut worker = Worker::registered(&served).await;
+    let job = served.submitted().await;
+    let grant = worker.lease_one().await;
+    let report = |step, object: ObjectRef| v1::TrainReport {
+        step,
+        losses: vec![0.5; 5],
+        preview: Some(v1::Snapshot { embedding: Some(object.into()), step }),
+        ..Default::default()
+    };
+    let missing = ObjectRef::of(format!("{}preview-000005.safetensors", grant.output_prefix).parse().unwrap(), b"none");
+    let photo = served.get_subject_photo().await;
+    for (step, object) in [(5, missing), (10, photo)] {
+        assert_eq!(worker.report(&grant, report(step, object)).await, Ok(v1::Verdict::Continue));
+        let training = served.get_job(&job).await.subjects[0].training.unwrap();
+        assert_eq!((training.step, training.preview_step), (step, 0));
+    }
+    let there = worker.write(&grant, "preview-000015.safetensors").await;
+    assert_eq!(worker.report(&grant, report(15, there)).await, Ok(v1::Verdict::Continue));
+    let preview = worker.lease_one().await;
+    assert!(matches!(preview.work, Some(v1::grant::Work::Preview(_))), "{preview:?}");
+    worker.finish(&preview).await.unwrap();
+    let shown = served.get_job(&job).await.subjects.remove(0).previews;
+    assert_eq!(shown.iter().map(|preview| preview.step).collect::<Vec<_>>(), [15]);
+}
+
 impl Served {
     async fn get_subject_photo(&self) -> ObjectRef {
         let request = v1::GetSubjectRequest { subject: "ada".into() };

@@ -95,7 +95,8 @@ impl<S: Store> Shared<S> {
     /// Renews leases. One whose checkpoint is not in the bucket is not renewed; the others are, and then it is told.
     async fn renew(&self, renewals: Renewals) -> Result<Vec<v1::Standing>, Refusal> {
         let (mut sound, mut refusal) = (Vec::new(), None);
-        for renewal in renewals.renewals {
+        for mut renewal in renewals.renewals {
+            self.drop_bad_preview(&mut renewal).await;
             match self.check_checkpoint(&renewal).await {
                 Ok(()) => sound.push(renewal),
                 Err(error) => refusal = Some(error),
@@ -127,6 +128,16 @@ impl<S: Store> Shared<S> {
         }
     }
 
+    /// Takes out what a preview is to be drawn with if it is not in the bucket as said. Training goes on without.
+    async fn drop_bad_preview(&self, renewal: &mut Renewal) {
+        let Some(Progress::Train(report)) = &mut renewal.progress else { return };
+        let Some(snapshot) = &report.preview else { return };
+        if let Err(error) = self.check(renewal.lease, [&snapshot.embedding]).await {
+            tracing::warn!(task = %renewal.lease.task, step = snapshot.step, %error, "preview not queued");
+            report.preview = None;
+        }
+    }
+
     async fn complete(&self, completion: &Completion) -> Result<(), Refusal> {
         let objects: Vec<&ObjectRef> = match &completion.result {
             TaskResult::Train { embedding, last, .. } => {
@@ -135,6 +146,7 @@ impl<S: Store> Shared<S> {
             }
             TaskResult::Render { avatars, .. } => avatars.iter().map(|avatar| &avatar.object).collect(),
             TaskResult::Assemble { contact_sheet } => vec![contact_sheet],
+            TaskResult::Preview { picture } => vec![picture],
         };
         self.check(completion.lease, objects).await?;
         Ok(self.store.complete(completion).await?)

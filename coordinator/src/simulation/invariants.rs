@@ -108,12 +108,17 @@ fn avatars(wish: &Wish, job: &Job, subject: &SubjectProgress, contents: &Content
     if is_whole && indices != (0..asked).collect() {
         wrong.push(format!("avatars of {} in job {} are lost: {indices:?} of {asked}", subject.subject, job.id));
     }
+    let steps: BTreeSet<_> = subject.previews.iter().map(|preview| preview.step).collect();
+    if steps.len() != subject.previews.len() || !subject.previews.is_sorted_by_key(|preview| preview.step) {
+        wrong.push(format!("previews of {} in job {} are not each once and in order", subject.subject, job.id));
+    }
     let name = &subject.subject;
+    let previews = subject.previews.iter().map(|preview| (&preview.object, work::preview(&job.id, name, preview.step)));
     let drawn =
         subject.avatars.iter().map(|drawn| (&drawn.object, work::avatar(&job.id, name, &drawn.prompt, drawn.seed)));
     let learned = subject.embedding.iter().map(|learned| (&learned.object, work::embedding(&learned.job_id, name)));
     let sheet = subject.contact_sheet.as_ref().map(|_| (&subject.contact_sheet, work::sheet(&job.id, name)));
-    for (object, want) in drawn.chain(learned).chain(sheet) {
+    for (object, want) in drawn.chain(previews).chain(learned).chain(sheet) {
         let key = object.as_ref().map(|object| object.key.clone()).unwrap_or_default();
         if contents.get(&key) != Some(&want) {
             wrong.push(format!("{key:?} of {name} in job {} does not hold what it should", job.id));

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use chance::{Chance, Kind};
+use likeness_proto::TaskKind;
 use world::World;
 
 /// Seeded runs of the suite.
@@ -36,6 +37,7 @@ struct Run {
     fired: Vec<u32>,
     wrong: Vec<String>,
     jobs: usize,
+    previews: usize,
     stale: u64,
 }
 
@@ -43,7 +45,12 @@ fn run(seed: u64, keeps: bool) -> Run {
     let chance = Arc::new(Chance::new(seed, keeps));
     // Where tries are few, a job may fail; it must end all the same.
     let may_fail = seed.is_multiple_of(4);
-    let mut world = World::new(chance.clone(), if may_fail { 3 } else { 10_000 });
+    // Some samplers know no previews, so that all of them starve; every job must end well all the same.
+    let draws: &[TaskKind] = match seed % 5 {
+        0 => &[TaskKind::Render, TaskKind::Assemble],
+        _ => &[TaskKind::Render, TaskKind::Assemble, TaskKind::Preview],
+    };
+    let mut world = World::new(chance.clone(), if may_fail { 3 } else { 10_000 }, draws);
     chance.calm(false);
     let (mut wrong, mut look) = (Vec::new(), Duration::ZERO);
     while !is_done(&world) && chance.now() < PATIENCE && wrong.is_empty() {
@@ -59,9 +66,10 @@ fn run(seed: u64, keeps: bool) -> Run {
     world.drain();
     world.close();
     wrong.extend(judged(&world, may_fail));
-    let jobs = world.jobs().len();
+    let jobs = world.jobs();
+    let previews = jobs.iter().flat_map(|job| &job.subjects).map(|subject| subject.previews.len()).sum();
     let (hash, diary) = chance.diary();
-    Run { hash, diary, fired: chance.fired(), wrong, jobs, stale: world.database.ledger().stale }
+    Run { hash, diary, fired: chance.fired(), wrong, jobs: jobs.len(), previews, stale: world.database.ledger().stale }
 }
 
 fn is_done(world: &World) -> bool {
@@ -132,6 +140,7 @@ fn nothing_is_lost_whatever_fails() {
     }
     let stale: u64 = runs.iter().map(|(_, run)| run.stale).sum();
     println!("{} jobs; {stale} reports of lost leases refused", runs.iter().map(|(_, run)| run.jobs).sum::<usize>());
+    assert!(runs.iter().any(|(_, run)| run.previews > 0), "no preview was ever drawn");
     assert!(stale > 0, "no worker that had lost its lease ever spoke up");
     let seeds: Vec<_> = failed.iter().map(|(seed, _)| seed).collect();
     assert!(seeds.is_empty(), "these seeds break an invariant: {seeds:?}");

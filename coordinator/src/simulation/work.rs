@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use likeness_proto::v1;
 use likeness_proto::{
     AssembleWork, Assignment, CONTACT_SHEET_NAME, EMBEDDING_NAME, ErrorCode, Grant, JobId, LeaseId, ObjectRef,
-    RenderWork, SubjectName, TaskKind, TrainWork, avatar_name, checkpoint_name,
+    PreviewWork, RenderWork, SubjectName, TaskKind, TrainWork, avatar_name, checkpoint_name, snapshot_name,
 };
 use likeness_worker::{BoxFuture, Done, Stop, Task, Work, WorkError};
 use tokio::time::sleep;
@@ -16,6 +16,7 @@ use super::chance::{Chance, Kind};
 
 pub(super) const STEPS: u32 = 12;
 const CHECKPOINT_EVERY: u32 = 4;
+const PREVIEW_EVERY: u32 = 3;
 
 pub(super) fn embedding(job: &str, subject: &str) -> Vec<u8> {
     format!("embedding of {subject} by {job}").into_bytes()
@@ -23,6 +24,14 @@ pub(super) fn embedding(job: &str, subject: &str) -> Vec<u8> {
 
 fn checkpoint(job: &JobId, subject: &SubjectName, step: u32) -> Vec<u8> {
     format!("{subject} by {job} after {step} steps").into_bytes()
+}
+
+fn snapshot(job: &JobId, subject: &SubjectName, step: u32) -> Vec<u8> {
+    format!("unfinished {subject} by {job} after {step} steps").into_bytes()
+}
+
+pub(super) fn preview(job: &str, subject: &str, step: u32) -> Vec<u8> {
+    format!("preview of {subject} by {job} after {step} steps").into_bytes()
 }
 
 pub(super) fn avatar(job: &str, subject: &str, prompt: &str, seed: u64) -> Vec<u8> {
@@ -87,6 +96,15 @@ impl StandIn {
             Assignment::Train(work) => attempt.train(work).await?,
             Assignment::Render(work) => attempt.render(work).await?,
             Assignment::Assemble(work) => attempt.assemble(work).await?,
+            Assignment::Preview(_) if self.chance.one_in(4) => {
+                let message = "the vectors are no good".to_owned();
+                return Err(WorkError::Failed {
+                    code: ErrorCode::ModelMismatch,
+                    message,
+                    retry: self.chance.one_in(2),
+                });
+            }
+            Assignment::Preview(work) => attempt.preview(work).await?,
         };
         Ok(Done { result, warnings: vec![] })
     }
@@ -121,6 +139,14 @@ impl Attempt<'_> {
         saved.await.map_err(|_stop| WorkError::Stopped)
     }
 
+    /// As a trainer does it: what fails here fails nothing.
+    async fn tell_preview(&self, step: u32) {
+        let bytes = snapshot(&self.grant.job, &self.grant.subject, step);
+        if let Ok(object) = self.task.bucket().put(&snapshot_name(step), bytes).await {
+            self.task.preview(v1::Snapshot { embedding: Some(object.into()), step });
+        }
+    }
+
     async fn train(&self, work: &TrainWork) -> Result<v1::complete_request::Result, WorkError> {
         for photo in &work.photos {
             self.task.bucket().get(&photo.object).await?;
@@ -136,6 +162,9 @@ impl Attempt<'_> {
             }
             let report = v1::TrainReport { step, losses: vec![step as f32], ..Default::default() };
             self.task.report(v1::renewal::Progress::Train(report));
+            if step.is_multiple_of(PREVIEW_EVERY) {
+                self.tell_preview(step).await;
+            }
             if stop.is_some() || (step % CHECKPOINT_EVERY == 0 && step < STEPS) {
                 self.save(step).await?;
             }
@@ -165,6 +194,16 @@ impl Attempt<'_> {
             self.task.report(v1::renewal::Progress::Render(progress));
         }
         Ok(v1::complete_request::Result::Render(v1::RenderResult { avatars, seconds: 1.0 }))
+    }
+
+    async fn preview(&self, work: &PreviewWork) -> Result<v1::complete_request::Result, WorkError> {
+        self.read(&work.render.embedding, &snapshot(&self.grant.job, &self.grant.subject, work.step)).await?;
+        if self.step().await.is_some() {
+            return Err(WorkError::Stopped);
+        }
+        let bytes = preview(&self.grant.job.to_string(), self.grant.subject.as_str(), work.step);
+        let object = self.task.bucket().put(&avatar_name(0), bytes).await?;
+        Ok(v1::complete_request::Result::Preview(v1::PreviewResult { picture: Some(object.into()) }))
     }
 
     async fn assemble(&self, work: &AssembleWork) -> Result<v1::complete_request::Result, WorkError> {

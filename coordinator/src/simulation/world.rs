@@ -60,6 +60,8 @@ pub(super) struct World {
     hosts: Vec<Host>,
     policy: Policy,
     token: Secret,
+    /// Kinds of a sampler.
+    draws: &'static [TaskKind],
 }
 
 fn tenant() -> TenantId {
@@ -67,7 +69,8 @@ fn tenant() -> TenantId {
 }
 
 impl World {
-    pub(super) fn new(chance: Arc<Chance>, attempts: u32) -> Self {
+    /// `draws`: what samplers ask for.
+    pub(super) fn new(chance: Arc<Chance>, attempts: u32, draws: &'static [TaskKind]) -> Self {
         let offset = AtomicI64::new(0);
         let clock = Arc::new(StoreClock { chance: Arc::clone(&chance), offset });
         let network = Arc::new(Network::new(Arc::clone(&chance), COORDINATORS));
@@ -82,6 +85,7 @@ impl World {
             hosts: Vec::new(),
             policy: Policy { lease: LEASE, attempts, base_model: None, blind: Blind::new(&token) },
             token,
+            draws,
             chance,
         };
         world.put_photos();
@@ -128,7 +132,7 @@ impl World {
         match host.role {
             Role::Coordinator(_) => self.coordinator(),
             Role::Trainer => self.worker(&host.name, &[TaskKind::Train]),
-            Role::Sampler => self.worker(&host.name, &[TaskKind::Render, TaskKind::Assemble]),
+            Role::Sampler => self.worker(&host.name, self.draws),
             Role::People => self.people(&host.name),
         }
     }

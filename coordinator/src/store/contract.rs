@@ -5,6 +5,7 @@ mod census;
 mod garbage;
 mod jobs;
 mod leases;
+mod previews;
 mod roster;
 mod sessions;
 mod shares;
@@ -17,6 +18,7 @@ pub(crate) use census::*;
 pub(crate) use garbage::*;
 pub(crate) use jobs::*;
 pub(crate) use leases::*;
+pub(crate) use previews::*;
 pub(crate) use roster::*;
 pub(crate) use sessions::*;
 pub(crate) use shares::*;
@@ -30,8 +32,8 @@ use likeness_proto::v1::{self, SubjectState};
 use likeness_proto::{
     Avatar, BaseModel, Capacity, Checkpoint, Completion, Consent, ErrorCode, Evaluation, Failure, Incarnation, JobId,
     LeaseAsk, LeaseId, ModelFacts, ObjectRef, Outcome, Photo, Prefix, Progress, Refusal, Registration, Release,
-    Renewal, Renewals, Secret, Sha256, StopReason, SubjectName, TaskKind, TaskResult, TenantId, TrainReport, Verdict,
-    avatar_name, checkpoint_name, photo_key,
+    Renewal, Renewals, Secret, Sha256, Snapshot, StopReason, SubjectName, TaskKind, TaskResult, TenantId, TrainReport,
+    Verdict, avatar_name, checkpoint_name, photo_key, snapshot_name,
 };
 
 use super::{Cause, Limits, Policy, Roster, SWEEP_LIMIT, Store, StoreError, Sweep, Terms, TermsChange, UPLOAD_LIMIT};
@@ -237,16 +239,29 @@ fn result(grant: &v1::Grant) -> TaskResult {
             TaskResult::Render { avatars: work.shots.iter().map(avatar).collect(), seconds: 1.5 }
         }
         v1::grant::Work::Assemble(_) => TaskResult::Assemble { contact_sheet: output(grant, "contact-sheet.png") },
+        v1::grant::Work::Preview(_) => TaskResult::Preview { picture: output(grant, &avatar_name(0)) },
     }
 }
 
 fn report(step: u32, losses: &[f32]) -> TrainReport {
-    TrainReport { step, steps_per_second: 5.0, losses: losses.to_vec(), evaluations: vec![], checkpoint: None }
+    TrainReport {
+        step,
+        steps_per_second: 5.0,
+        losses: losses.to_vec(),
+        evaluations: vec![],
+        checkpoint: None,
+        preview: None,
+    }
 }
 
 fn checkpointed(grant: &v1::Grant, step: u32) -> Option<Progress> {
     let object = output(grant, &checkpoint_name(step));
     Some(Progress::Train(TrainReport { checkpoint: Some(Checkpoint { object, step }), ..report(step, &[]) }))
+}
+
+fn previewed(grant: &v1::Grant, step: u32) -> Option<Progress> {
+    let embedding = output(grant, &snapshot_name(step));
+    Some(Progress::Train(TrainReport { preview: Some(Snapshot { embedding, step }), ..report(step, &[]) }))
 }
 
 /// A worker, and a job of many subjects whose trainings are ready.
@@ -326,6 +341,13 @@ macro_rules! contract {
             a_successor_begins_at_the_last_committed_checkpoint,
             a_training_that_gets_further_is_given_new_tries,
             the_loss_curve_has_no_holes_and_follows_the_successor,
+            vectors_are_drawn_once_for_each_step_as_the_first_avatar,
+            previews_are_drawn_where_nothing_else_is_ready,
+            the_newest_preview_takes_the_place_of_those_that_wait,
+            a_preview_fails_nothing_and_nothing_waits_for_it,
+            a_training_has_no_more_previews_than_its_spec_says,
+            a_preview_of_a_cancelled_or_forgotten_subject_is_not_drawn,
+            vectors_are_kept_until_they_are_drawn_and_the_preview_as_long_as_its_subject,
             avatars_under_way_are_counted,
             avatars_must_be_those_asked_for,
             a_cancelled_job_keeps_what_is_finished_and_stays_cancelled,

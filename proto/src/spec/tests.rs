@@ -16,7 +16,7 @@ fn wire_train() -> impl Strategy<Value = v1::TrainSpec> {
     });
     let steps = || proptest::option::of(prop_oneof![Just(0), 1u32..100_001]);
     let plain = (steps(), proptest::option::of(0u32..70), any::<Option<u64>>(), proptest::option::of(0u32..200));
-    let rest = (any::<Option<bool>>(), proptest::option::of(0i32..4), steps(), steps());
+    let rest = (any::<Option<bool>>(), proptest::option::of(0i32..4), steps(), steps(), proptest::option::of(0u32..18));
     (plain, rest, proptest::option::of(inversion)).prop_map(|(plain, rest, method)| v1::TrainSpec {
         max_steps: plain.0,
         batch_size: plain.1,
@@ -26,6 +26,7 @@ fn wire_train() -> impl Strategy<Value = v1::TrainSpec> {
         templates: rest.1,
         evaluate_every: rest.2,
         checkpoint_every: rest.3,
+        previews: rest.4,
         method,
     })
 }
@@ -89,6 +90,7 @@ fn an_empty_train_spec_takes_the_defaults() {
         templates: Templates::Portrait,
         evaluate_every: TRAIN_DEFAULTS.evaluate_every,
         checkpoint_every: TRAIN_DEFAULTS.checkpoint_every,
+        previews: TRAIN_DEFAULTS.previews,
         method: Method::TextualInversion(TextualInversion {
             vectors: TRAIN_DEFAULTS.vectors,
             parameterization: TRAIN_DEFAULTS.parameterization,
@@ -112,6 +114,7 @@ fn train_fields_out_of_range_are_named() {
         ("train.batch_size is 65", v1::TrainSpec { batch_size: Some(65), ..Default::default() }),
         ("train.resolution is 60", v1::TrainSpec { resolution: Some(60), ..Default::default() }),
         ("train.evaluate_every is 0", v1::TrainSpec { evaluate_every: Some(0), ..Default::default() }),
+        ("train.previews is 17", v1::TrainSpec { previews: Some(17), ..Default::default() }),
         ("set of templates 0", v1::TrainSpec { templates: Some(0), ..Default::default() }),
         ("train.vectors is 33", inversion(|inversion| inversion.vectors = Some(33))),
         ("train.learning_rate is NaN", inversion(|inversion| inversion.learning_rate = Some(f64::NAN))),
@@ -158,4 +161,26 @@ fn a_stored_spec_has_every_field() {
     assert!(RenderSpec::try_from(render("{subject}")).is_err());
     let stored = v1::RenderSpec::from(RenderSpec::resolve(render("{subject}"), &MODEL).unwrap());
     assert_eq!(stored.scheduler, Some(Scheduler::Unipc.encode()));
+}
+
+#[test]
+fn previews_part_the_steps_evenly_and_short_trainings_have_fewer() {
+    let points = |max_steps, previews| {
+        let wire = v1::TrainSpec { max_steps: Some(max_steps), previews, ..Default::default() };
+        let spec = TrainSpec::resolve(wire, &MODEL).unwrap();
+        (0..=max_steps).filter(|step| spec.is_preview_point(*step)).collect::<Vec<_>>()
+    };
+    assert_eq!(points(400, None), [50, 100, 150, 200, 250, 300, 350]);
+    assert_eq!(points(1000, Some(3)), [250, 500, 750]);
+    assert_eq!(points(45, None), [11, 22, 33]);
+    assert_eq!(points(20, None), [10]);
+    assert_eq!(points(100_000, Some(16)).len(), 16);
+    assert!(points(19, None).is_empty() && points(400, Some(0)).is_empty());
+}
+
+#[test]
+fn a_spec_stored_before_there_were_previews_has_none() {
+    let resolved = TrainSpec::resolve(v1::TrainSpec::default(), &MODEL).unwrap();
+    let stored = v1::TrainSpec { previews: None, ..resolved.clone().into() };
+    assert_eq!(TrainSpec::try_from(stored).unwrap(), TrainSpec { previews: 0, ..resolved });
 }

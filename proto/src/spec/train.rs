@@ -24,6 +24,8 @@ pub struct TrainDefaults {
     pub evaluate_every: u32,
     /// See [`TrainSpec::checkpoint_every`].
     pub checkpoint_every: u32,
+    /// See [`TrainSpec::previews`].
+    pub previews: u32,
     /// See [`TextualInversion::vectors`].
     pub vectors: u32,
     /// See [`TextualInversion::parameterization`].
@@ -43,6 +45,7 @@ pub const TRAIN_DEFAULTS: TrainDefaults = TrainDefaults {
     templates: Templates::Portrait,
     evaluate_every: 25,
     checkpoint_every: 50,
+    previews: 7, // one every 50 of the 400 steps, since most trainings converge before them all
     vectors: 1,
     parameterization: Parameterization::Direction,
     direction_learning_rate: 0.05,
@@ -68,6 +71,8 @@ pub struct TrainSpec {
     pub evaluate_every: u32,
     /// Steps between two checkpoints, 1 to 100,000.
     pub checkpoint_every: u32,
+    /// Pictures drawn of the unfinished vectors, 0 to 16; [`Self::is_preview_point`] says when.
+    pub previews: u32,
     /// What is learned.
     pub method: Method,
 }
@@ -91,6 +96,9 @@ pub struct TextualInversion {
 }
 
 const STEPS: std::ops::RangeInclusive<u32> = 1..=100_000;
+const PREVIEWS: std::ops::RangeInclusive<u32> = 0..=16;
+/// Previews of a training are at least so many steps apart: less shows nothing new.
+const PREVIEW_SPACING: u32 = 10;
 
 impl TrainSpec {
     /// Fills in what a request leaves out and checks the whole. Resolving a resolved spec changes nothing.
@@ -101,6 +109,13 @@ impl TrainSpec {
         let spec = Self::try_from(filled(wire, model))?;
         model.check_size("train.resolution", spec.resolution)?;
         Ok(spec)
+    }
+
+    /// Whether a preview is due when `step` steps are done. The points part the steps evenly; the last step is none of them, since the
+    /// avatars show that.
+    pub fn is_preview_point(&self, step: u32) -> bool {
+        let points = self.previews.min((self.max_steps / PREVIEW_SPACING).saturating_sub(1));
+        (1..=points).any(|point| point * self.max_steps / (points + 1) == step)
     }
 }
 
@@ -118,6 +133,7 @@ fn filled(wire: v1::TrainSpec, model: &ModelFacts) -> v1::TrainSpec {
         templates: wire.templates.or(Some(defaults.templates.encode())),
         evaluate_every: wire.evaluate_every.or(Some(defaults.evaluate_every)),
         checkpoint_every: wire.checkpoint_every.or(Some(defaults.checkpoint_every)),
+        previews: wire.previews.or(Some(defaults.previews)),
         method: Some(v1::train_spec::Method::TextualInversion(filled_inversion(inversion))),
     }
 }
@@ -139,7 +155,7 @@ fn filled_inversion(wire: v1::TextualInversion) -> v1::TextualInversion {
 impl TryFrom<v1::TrainSpec> for TrainSpec {
     type Error = Refusal;
 
-    /// Decodes a resolved spec: every field must be present.
+    /// Decodes a resolved spec: every field must be present, but for `previews`, which specs of version 1 did not have.
     fn try_from(wire: v1::TrainSpec) -> Result<Self, Refusal> {
         let required = |field: &str, value| present(field, value);
         let steps = |field: &str, value| within(field, required(field, value)?, STEPS);
@@ -152,6 +168,7 @@ impl TryFrom<v1::TrainSpec> for TrainSpec {
             templates: Templates::decode(present("train.templates", wire.templates)?)?,
             evaluate_every: steps("train.evaluate_every", wire.evaluate_every)?,
             checkpoint_every: steps("train.checkpoint_every", wire.checkpoint_every)?,
+            previews: within("train.previews", wire.previews.unwrap_or(0), PREVIEWS)?,
             method: match present("train.method", wire.method)? {
                 v1::train_spec::Method::TextualInversion(wire) => Method::TextualInversion(wire.try_into()?),
             },
@@ -183,6 +200,7 @@ impl From<TrainSpec> for v1::TrainSpec {
             templates: Some(spec.templates.encode()),
             evaluate_every: Some(spec.evaluate_every),
             checkpoint_every: Some(spec.checkpoint_every),
+            previews: Some(spec.previews),
             method: Some(match spec.method {
                 Method::TextualInversion(inversion) => v1::train_spec::Method::TextualInversion(inversion.into()),
             }),

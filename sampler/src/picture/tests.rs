@@ -8,7 +8,7 @@ fn digest() -> ModelDigest {
 
 fn avatar() -> Provenance {
     let job = Some("01936f2b-0000-7000-8000-000000000001".to_owned());
-    Provenance { origin: Origin::Drawn, job, base_model: digest() }
+    Provenance { origin: Origin::Drawn, job, base_model: digest(), preview: None }
 }
 
 fn pixels() -> RgbPixels {
@@ -44,6 +44,14 @@ fn a_picture_without_a_job_names_none() {
     let xmp = Provenance { job: None, ..avatar() }.xmp();
 
     assert!(!xmp.contains("Job"), "{xmp}");
+}
+
+#[test]
+fn a_preview_says_of_which_step_it_is() {
+    assert!(!avatar().xmp().contains("Preview"));
+    let xmp = Provenance { preview: Some(120), ..avatar() }.xmp();
+
+    assert!(xmp.contains("likeness:PreviewOfStep=\"120\""), "{xmp}");
 }
 
 #[test]

@@ -2,8 +2,8 @@ use std::{path::Path, sync::LazyLock, time::Duration};
 
 use likeness_diffusion::{Device, Embedding, Facts, RgbPixels};
 use likeness_proto::{
-    AssembleWork, Avatar, Fence, LeaseId, ObjectRef, Photo, Prefix, RenderWork, Scheduler, Shot, TaskId, output_prefix,
-    v1,
+    AssembleWork, Avatar, Fence, LeaseId, ObjectRef, Photo, Prefix, PreviewWork, RenderWork, Scheduler, Shot, TaskId,
+    output_prefix, v1,
 };
 use likeness_worker::{Bucket, Stop, TaskProbe};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem};
@@ -66,7 +66,8 @@ impl Studio {
 
     async fn picture(&self, name: &str, side: usize, colour: [u8; 3]) -> ObjectRef {
         let pixels = RgbPixels { width: side, height: side, bytes: colour.repeat(side * side) };
-        let provenance = Provenance { origin: Origin::Drawn, job: None, base_model: MODEL.digest.clone() };
+        let provenance =
+            Provenance { origin: Origin::Drawn, job: None, base_model: MODEL.digest.clone(), preview: None };
         self.bucket(&prefix(TaskKind::Render)).put(name, to_png(&pixels, &provenance).unwrap()).await.unwrap()
     }
 
@@ -171,6 +172,26 @@ async fn a_render_task_gives_an_avatar_for_every_shot() {
     }
     let progress = v1::renewal::Progress::Render(v1::RenderReport { avatars_done: 3 });
     assert_eq!(probe.renew(), Some(progress));
+}
+
+#[tokio::test]
+async fn a_preview_is_drawn_as_the_avatar_would_be_and_says_of_which_step_it_is() {
+    let studio = Studio::new();
+    let embedding = studio.embedding(MODEL.digest.as_ref(), 2).await;
+    let Assignment::Render(work) = render(embedding, vec![shot(0, "a photo of {subject}")]) else { unreachable!() };
+    let avatar = studio.run(Assignment::Render(work.clone())).await.unwrap();
+    let grant = grant(Assignment::Preview(PreviewWork { render: work, step: 50 }));
+    let (task, probe) = studio.task(&grant);
+    let done = studio.sampler.run(grant.clone(), task).await.unwrap();
+
+    let Outcome::Preview(v1::PreviewResult { picture }) = &done.result else { panic!("{done:?}") };
+    assert!(picture.as_ref().unwrap().key.starts_with(grant.output_prefix.as_str()));
+    let (drawn, file) = (studio.read(&avatars(&avatar)[0].object), studio.read(picture));
+    let pixels = |file: &[u8]| image::load_from_memory(file).unwrap().into_rgb8().into_raw();
+    assert!(pixels(&file) == pixels(&drawn), "with the same vectors they are the same picture");
+    assert!(read_xmp(&file).unwrap().unwrap().contains("likeness:PreviewOfStep=\"50\""));
+    assert!(!read_xmp(&drawn).unwrap().unwrap().contains("Preview"));
+    assert_eq!((probe.renew(), done.warnings.len()), (None, 0), "it is no avatar that is done");
 }
 
 #[tokio::test]

@@ -79,8 +79,8 @@ impl Lead {
         let share = spans::share(whole.as_ref(), rank, own.len());
         let told = self.end.gather(stretch::go_on(own, limit, positions, &share)?)?;
         let moved = stretch::in_order(told, runs.len())?;
-        for (run, there) in runs.iter_mut().zip(moved) {
-            run.adopt(there)?;
+        for (run, (there, passed)) in runs.iter_mut().zip(moved) {
+            run.adopt(there, passed)?;
         }
         Ok(())
     }

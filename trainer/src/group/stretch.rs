@@ -40,17 +40,26 @@ pub(super) fn go_on(own: Vec<Own>, limit: Duration, positions: usize, share: &Sp
         learn(&mut going, positions, share);
     }
     let checkpoints = runs.iter().map(|run| run.checkpoint().to_bytes()).collect::<Result<_, _>>()?;
-    Ok(v1::Stretched { checkpoints }.encode_to_vec())
+    let passed =
+        |run: &mut Run| run.take_passed().map_or_else(v1::Passed::default, |(step, rows)| v1::Passed { step, rows });
+    let passed = runs.iter_mut().map(passed).collect();
+    Ok(v1::Stretched { checkpoints, passed }.encode_to_vec())
 }
 
+/// Where a subject stands after a stretch, and the last preview point that it passed in it, with the rows there.
+pub(super) type Moved = (Checkpoint, Option<(u32, Vec<f32>)>);
+
 /// Where the subjects of each rank stand after a stretch, put into the order of all.
-pub(super) fn in_order(told: Vec<Vec<u8>>, subjects: usize) -> Result<Vec<Checkpoint>, TrainError> {
-    let decode = |bytes: Vec<u8>| v1::Stretched::decode(&bytes[..]).map(|told| told.checkpoints.into_iter());
+pub(super) fn in_order(told: Vec<Vec<u8>>, subjects: usize) -> Result<Vec<Moved>, TrainError> {
+    let decode =
+        |bytes: Vec<u8>| v1::Stretched::decode(&bytes[..]).map(|told| told.checkpoints.into_iter().zip(told.passed));
     let mut ranks = told.into_iter().map(decode).collect::<Result<Vec<_>, _>>().map_err(|error| garbled(&error))?;
     let size = ranks.len();
     let next = |place: usize| {
-        let state = ranks[place % size].next().ok_or_else(|| garbled(&"a subject is missing after a stretch"))?;
-        Ok(Checkpoint::from_bytes(&state)?)
+        let next = ranks[place % size].next();
+        let (state, v1::Passed { step, rows }) =
+            next.ok_or_else(|| garbled(&"a subject is missing after a stretch"))?;
+        Ok((Checkpoint::from_bytes(&state)?, (step > 0).then_some((step, rows))))
     };
     (0..subjects).map(next).collect()
 }

@@ -10,8 +10,8 @@ use likeness_proto::{Evaluation, v1};
 use likeness_worker::Task;
 use tracing::Span;
 
-use super::saver::Inbox;
-use crate::{Checkpoint, Observer};
+use super::{previewer, saver};
+use crate::{Checkpoint, Observer, Snapshot};
 
 /// Moments that the rate is measured over.
 const RATE_MOMENTS: usize = 20;
@@ -21,7 +21,8 @@ const MOMENT: Duration = Duration::from_millis(5);
 /// Watches a run for a task.
 pub(crate) struct Watcher {
     task: Task,
-    inbox: Inbox,
+    checkpoints: saver::Inbox,
+    previews: previewer::Inbox,
     span: Span,
     step: u32,
     /// How many steps were done when.
@@ -30,13 +31,18 @@ pub(crate) struct Watcher {
 
 impl Watcher {
     /// `span`: what spans about the run are children of.
-    pub(crate) fn new(task: Task, inbox: Inbox, span: Span) -> Self {
-        Self { task, inbox, span, step: 0, done: VecDeque::new() }
+    pub(crate) fn new(task: Task, checkpoints: saver::Inbox, previews: previewer::Inbox, span: Span) -> Self {
+        Self { task, checkpoints, previews, span, step: 0, done: VecDeque::new() }
     }
 
     fn report(&self, losses: Vec<f32>, evaluations: Vec<v1::Evaluation>) {
-        let report =
-            v1::TrainReport { step: self.step, steps_per_second: self.rate(), losses, evaluations, checkpoint: None };
+        let report = v1::TrainReport {
+            step: self.step,
+            steps_per_second: self.rate(),
+            losses,
+            evaluations,
+            ..Default::default()
+        };
         self.task.report(v1::renewal::Progress::Train(report));
     }
 
@@ -78,7 +84,11 @@ impl Observer for Watcher {
     }
 
     fn checkpoint(&mut self, checkpoint: Checkpoint) {
-        self.inbox.send_replace(Some(checkpoint));
+        self.checkpoints.send_replace(Some(checkpoint));
+    }
+
+    fn preview(&mut self, snapshot: Snapshot) {
+        self.previews.send_replace(Some(snapshot));
     }
 
     fn span(&self) -> Span {

@@ -7,7 +7,7 @@ use crate::common::{MODEL, photos, resolve, small};
 use likeness_diffusion::{Device, Embedding};
 use likeness_proto::{
     Assignment as Kind, Checkpoint, ErrorCode, Fence, Grant, LeaseId, ObjectKey, ObjectRef, Parameterization, Photo,
-    TaskId, TaskKind, TrainSpec, TrainWork, output_prefix, token_of, v1,
+    Sha256, Snapshot, TaskId, TaskKind, TrainSpec, TrainWork, output_prefix, token_of, v1,
 };
 use likeness_trainer::{Options, Trainer};
 use likeness_worker::{Bucket, Done, Stop, Task, TaskProbe, Work, WorkError};
@@ -25,6 +25,7 @@ struct Heard {
     losses: Vec<f32>,
     evaluations: Vec<u32>,
     checkpoint: Option<Checkpoint>,
+    previews: Vec<Snapshot>,
 }
 
 impl Bench {
@@ -99,6 +100,7 @@ async fn listen(probe: TaskProbe, heard: Arc<Mutex<Heard>>, stop: Option<(usize,
         if let Some(v1::renewal::Progress::Train(report)) = probe.renew() {
             heard.losses.extend(report.losses);
             heard.evaluations.extend(report.evaluations.iter().map(|e| e.step));
+            heard.previews.extend(report.preview.map(|snapshot| Snapshot::try_from(snapshot).unwrap()));
             heard.checkpoint = report.checkpoint.map(|c| c.try_into().unwrap()).or(heard.checkpoint.take());
         }
         if let Some((_, why)) = stop.filter(|(losses, _)| heard.losses.len() >= *losses) {
@@ -138,6 +140,34 @@ async fn a_task_ends_with_an_embedding_and_its_story() {
     let facts = embedding.facts.unwrap();
     assert_eq!((embedding.token.as_str(), embedding.rows.dims()), ("<ada>", &[2, MODEL.text.width()][..]));
     assert_eq!((&facts.base_model, facts.init.as_str()), (&MODEL.digest, "person"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn unfinished_vectors_are_told_at_preview_points_and_those_of_a_resumed_run_are_the_same() {
+    let mut bench = Bench::new(resolve(v1::TrainSpec { checkpoint_every: Some(20), ..long(40) })).await;
+    let (ended, unbroken) = bench.attempt(None).await;
+    ended.unwrap();
+    let steps = |heard: &Heard| heard.previews.iter().map(|told| told.step).collect::<Vec<_>>();
+    assert!(!unbroken.previews.is_empty() && steps(&unbroken).iter().all(|step| [10, 20, 30].contains(step)));
+    let bytes = async |told: &Snapshot| {
+        let prefix = bench.grant.output_prefix.clone();
+        Bucket::new(Arc::clone(&bench.store), prefix).get(&told.embedding).await.unwrap()
+    };
+    let last = unbroken.previews.last().unwrap();
+    let embedding = Embedding::from_bytes(&bytes(last).await, &Device::Cpu).unwrap();
+    let facts = embedding.facts.unwrap();
+    assert_eq!((facts.steps, embedding.rows.dims()), (u64::from(last.step), &[1, MODEL.text.width()][..]));
+    let first = bytes(last).await;
+
+    // Goes on at a point, and tells of that again.
+    bench.work().checkpoint = unbroken.checkpoint.clone();
+    let (ended, resumed) = bench.attempt(None).await;
+    ended.unwrap();
+    assert!(steps(&resumed).iter().all(|step| [20, 30].contains(step)), "{:?}", steps(&resumed));
+    for told in resumed.previews.iter().filter(|told| told.step == last.step) {
+        assert_eq!(told, last, "put again, it is the same object");
+    }
+    assert_eq!(Sha256::of(&first), last.embedding.sha256);
 }
 
 #[tokio::test(flavor = "multi_thread")]

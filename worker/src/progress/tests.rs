@@ -86,6 +86,20 @@ fn a_later_checkpoint_stands_for_an_earlier_one() {
 }
 
 #[test]
+fn the_newest_vectors_go_along_and_take_nothing_back() {
+    let snapshot = |step| v1::Snapshot { embedding: None, step };
+    let mut progress = Progress::default();
+    progress.add(Report::Train(steps(1, 3)));
+    progress.preview(snapshot(1));
+    progress.preview(snapshot(2));
+    let taken = progress.take();
+    progress.preview(snapshot(3));
+    progress.put_back(taken);
+    assert_eq!(told(&progress), v1::TrainReport { preview: Some(snapshot(3)), ..steps(1, 3) });
+    assert_eq!(progress.take().into_last(None), Some(steps(1, 3)), "nobody wants it at the end");
+}
+
+#[test]
 fn the_result_tells_what_no_renewal_has() {
     let mut progress = Progress::default();
     progress.add(Report::Train(steps(1, 2)));

@@ -30,7 +30,7 @@ pub(crate) enum Call {
     Register(v1::RegisterRequest),
     Lease(v1::LeaseRequest),
     Renew(v1::RenewRequest),
-    Complete(v1::CompleteRequest),
+    Complete(Box<v1::CompleteRequest>),
     Fail(v1::FailRequest),
     Release(v1::ReleaseRequest),
 }
@@ -145,7 +145,7 @@ impl Coordinator {
     }
 
     pub(crate) async fn completed(&mut self) -> v1::CompleteRequest {
-        self.next(|call| if let Call::Complete(request) = call { Some(request) } else { None }).await
+        self.next(|call| if let Call::Complete(request) = call { Some(*request) } else { None }).await
     }
 
     pub(crate) async fn failed(&mut self) -> v1::FailRequest {
@@ -251,7 +251,7 @@ impl v1::workers_server::Workers for Service {
     }
 
     async fn complete(&self, request: Request<v1::CompleteRequest>) -> Result<Response<v1::CompleteResponse>, Status> {
-        self.meet(request, Call::Complete)?;
+        self.meet(request, |request| Call::Complete(Box::new(request)))?;
         Ok(Response::new(v1::CompleteResponse {}))
     }
 

@@ -84,7 +84,8 @@ impl Desk {
     async fn cycle(&self, fleet: &mut Workers, worker: Incarnation, spans: &mut Spans) -> Result<(), tonic::Status> {
         let (incarnation, kinds) = (worker.to_string(), vec![TaskKind::Train.encode()]);
         let begun = Instant::now();
-        let ask = v1::LeaseRequest { incarnation: incarnation.clone(), kinds, capacity: 1, wait_ms: 500 };
+        let ask =
+            v1::LeaseRequest { incarnation: incarnation.clone(), kinds, capacity: 1, wait_ms: 500, previews: false };
         let Some(grant) = fleet.lease(ask).await?.into_inner().grants.pop() else { return Ok(()) };
         spans.claims.push(Spans::millis(begun));
 

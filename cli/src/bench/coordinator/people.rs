@@ -111,6 +111,7 @@ impl Desk {
             kinds: vec![TaskKind::Train.encode()],
             models: vec![v1::BaseModel { digest: MODEL.into(), name: "none".into(), native_size: 64, factor: 8 }],
             software: "bench".into(),
+            previews: false,
         };
         self.fleet().register(registration).await.map(drop)
     }

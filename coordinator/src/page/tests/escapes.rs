@@ -57,6 +57,7 @@ fn job(text: &str) -> Job {
         state: SubjectState::Failed.into(),
         token: text.into(),
         avatars: vec![avatar],
+        previews: vec![v1::Preview { step: 50, object: object() }],
         contact_sheet: object(),
         error: Some(ErrorDetail { code: 1, message: text.into() }),
         warnings: vec![warning],
@@ -70,6 +71,7 @@ fn job(text: &str) -> Job {
         state: JobState::Running.into(),
         subjects: vec![subject],
         render: Some(v1::RenderSpec { prompts: vec![prompt], negative_prompt: text.into(), ..Default::default() }),
+        train: Some(v1::TrainSpec { previews: Some(7), ..Default::default() }),
         base_model: text.into(),
         ..Default::default()
     }

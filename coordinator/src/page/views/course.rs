@@ -1,12 +1,14 @@
-//! A job, and a subject's way through it: photos, loss curve, avatars, contact sheet.
+//! A job, and a subject's way through it: photos, loss curve, previews, avatars, contact sheet.
 
-use likeness_proto::v1::{Avatar, Job, LossCurve, ObjectRef, Photo, StopReason, SubjectProgress, Warning};
+use likeness_proto::v1::{
+    Avatar, Job, LossCurve, ObjectRef, Photo, Preview, StopReason, SubjectProgress, SubjectState, Warning,
+};
 use maud::{Markup, html};
 
 use super::curve::curve;
 use super::jobs::title;
 use super::layout::{Frame, page, sentence};
-use super::words::{bar, chip, count, moment, of_job, of_subject, prompted, share, span, standing};
+use super::words::{bar, chip, count, grouped, moment, of_job, of_subject, prompted, share, span, standing};
 
 /// Pictures of one kind on a page, and subjects of a list.
 const MOST: usize = 200;
@@ -108,6 +110,10 @@ fn way(job: &Job, seen: &Seen, index: usize) -> Markup {
                     .unwrap_or_else(|| html! { p.empty { "Nothing has been learned yet." } }))
             }
         }
+        @if job.train.as_ref().is_some_and(|train| train.previews() > 0) {
+            h3 { "Previews" }
+            div id=(region("previews")) data-live { (previews(job, progress)) }
+        }
         h3 { "Avatars" }
         div id=(region("avatars")) data-live { (avatars(job, progress)) }
         h3 { "Contact sheet" }
@@ -157,11 +163,50 @@ fn outcome(progress: &SubjectProgress) -> Markup {
     }
 }
 
+/// How the first avatar looked while the subject was being learned.
+fn previews(job: &Job, progress: &SubjectProgress) -> Markup {
+    if progress.previews.is_empty() {
+        return html! { p.empty { (why_no_preview(progress)) } };
+    }
+    let (width, height) = size(job);
+    html! {
+        ul.grid.small {
+            @for Preview { step, object } in &progress.previews {
+                @if let Some(object) = object {
+                    @let step = grouped(u64::from(*step));
+                    li {
+                        figure {
+                            a href=(place(object)) {
+                                img src=(place(object)) loading="lazy" decoding="async" width=(width) height=(height)
+                                    alt={ "Preview of " (progress.subject) ", made by a model after step " (step) };
+                            }
+                            figcaption { "Step " (step) }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn why_no_preview(progress: &SubjectProgress) -> &'static str {
+    match progress.state() {
+        SubjectState::Queued | SubjectState::Training => {
+            "None are drawn yet. They wait until nothing else is to be drawn."
+        }
+        _later => "None were drawn while it was being learned.",
+    }
+}
+
+fn size(job: &Job) -> (u32, u32) {
+    job.render.as_ref().map_or((512, 512), |render| (render.width(), render.height()))
+}
+
 fn avatars(job: &Job, progress: &SubjectProgress) -> Markup {
     if progress.avatars.is_empty() {
         return html! { p.empty { "None are finished yet." } };
     }
-    let (width, height) = job.render.as_ref().map_or((512, 512), |render| (render.width(), render.height()));
+    let (width, height) = size(job);
     let rest = progress.avatars.len().saturating_sub(MOST);
     html! {
         ul.grid {

@@ -74,6 +74,7 @@ fn task(held: &Held) -> String {
         }
         TaskKind::Render => format!("Drawing: {drawn} of {shots}"),
         TaskKind::Assemble => "Making a contact sheet".into(),
+        TaskKind::Preview => "Drawing a preview".into(),
     }
 }
 
@@ -102,7 +103,7 @@ fn share(held: &Held) -> Option<(u32, u32)> {
     let share = match held.kind {
         TaskKind::Train => held.training.map(|training| (training.step, training.max_steps)),
         TaskKind::Render => Some(held.drawn),
-        TaskKind::Assemble => None,
+        TaskKind::Assemble | TaskKind::Preview => None,
     };
     share.filter(|(_, all)| *all > 0)
 }

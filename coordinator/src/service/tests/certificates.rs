@@ -1,6 +1,6 @@
 //! Workers that come over TLS with a certificate and no token.
 
-use likeness_proto::{Bearer, Incarnation, TaskKind};
+use likeness_proto::{Bearer, Incarnation, TaskKind, wire_kinds};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, IsCa, KeyIdMethod, KeyPair,
     KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber, date_time_ymd,
@@ -109,19 +109,21 @@ impl Desk {
 }
 
 fn registration(worker: &str, incarnation: Incarnation) -> v1::RegisterRequest {
+    let (kinds, previews) = wire_kinds(TaskKind::ALL);
     v1::RegisterRequest {
         protocol_version: PROTOCOL_VERSION,
         worker: worker.into(),
         incarnation: incarnation.to_string(),
-        kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
+        kinds,
+        previews,
         models: vec![v1::BaseModel { digest: MODEL.into(), name: "tiny".into(), native_size: 64, factor: 8 }],
         software: "test".into(),
     }
 }
 
 fn lease(incarnation: Incarnation) -> v1::LeaseRequest {
-    let kinds = TaskKind::ALL.iter().map(|kind| kind.encode()).collect();
-    v1::LeaseRequest { incarnation: incarnation.to_string(), kinds, capacity: 1, wait_ms: 30_000 }
+    let (kinds, previews) = wire_kinds(TaskKind::ALL);
+    v1::LeaseRequest { incarnation: incarnation.to_string(), kinds, capacity: 1, wait_ms: 30_000, previews }
 }
 
 async fn refused(desk: &Desk, identity: Identity) -> Status {

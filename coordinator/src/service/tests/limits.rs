@@ -26,6 +26,7 @@ async fn lease(served: &Served, incarnation: &str, timeout: Option<&str>) -> Cod
         kinds: vec![likeness_proto::TaskKind::Train.encode()],
         capacity: 1,
         wait_ms: 30_000,
+        previews: false,
     };
     let ask = ask.encode_to_vec();
     let mut message = vec![0];

@@ -9,7 +9,7 @@ use likeness_proto::v1::avatars_client::AvatarsClient;
 use likeness_proto::v1::put_subject_request::Part;
 use likeness_proto::v1::workers_client::WorkersClient;
 use likeness_proto::v1::{self, PutSubjectRequest};
-use likeness_proto::{Bearer, Incarnation, ObjectRef, PROTOCOL_VERSION, Prefix, Refusal, Secret, TaskKind};
+use likeness_proto::{Bearer, Incarnation, ObjectRef, PROTOCOL_VERSION, Prefix, Refusal, Secret, TaskKind, wire_kinds};
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
@@ -190,11 +190,13 @@ pub(crate) struct Worker<'a> {
 
 impl<'a> Worker<'a> {
     pub(crate) fn registration(&self) -> v1::RegisterRequest {
+        let (kinds, previews) = wire_kinds(TaskKind::ALL);
         v1::RegisterRequest {
             protocol_version: PROTOCOL_VERSION,
             worker: "node-1".into(),
             incarnation: self.incarnation.clone(),
-            kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
+            kinds,
+            previews,
             models: vec![v1::BaseModel { digest: MODEL.into(), name: "tiny".into(), native_size: 64, factor: 8 }],
             software: "test".into(),
         }
@@ -208,12 +210,8 @@ impl<'a> Worker<'a> {
     }
 
     pub(crate) async fn lease(&mut self, wait_ms: u32) -> Vec<v1::Grant> {
-        let request = v1::LeaseRequest {
-            incarnation: self.incarnation.clone(),
-            kinds: TaskKind::ALL.iter().map(|kind| kind.encode()).collect(),
-            capacity: 1,
-            wait_ms,
-        };
+        let (kinds, previews) = wire_kinds(TaskKind::ALL);
+        let request = v1::LeaseRequest { incarnation: self.incarnation.clone(), kinds, capacity: 1, wait_ms, previews };
         self.fleet.lease(request).await.unwrap().into_inner().grants
     }
 
@@ -247,6 +245,9 @@ impl<'a> Worker<'a> {
             v1::grant::Work::Assemble(_) => Outcome::Assemble(v1::AssembleResult {
                 contact_sheet: Some(self.write(grant, "contact-sheet.png").await.into()),
             }),
+            v1::grant::Work::Preview(_) => {
+                Outcome::Preview(v1::PreviewResult { picture: Some(self.write(grant, "00000.png").await.into()) })
+            }
         };
         self.complete(grant, result).await
     }
@@ -268,7 +269,10 @@ impl<'a> Worker<'a> {
 
     pub(crate) async fn checkpoint(&mut self, grant: &v1::Grant, object: ObjectRef) -> Result<v1::Verdict, Refusal> {
         let checkpoint = Some(v1::Checkpoint { object: Some(object.into()), step: 5 });
-        let report = v1::TrainReport { step: 5, losses: vec![0.5; 5], checkpoint, ..Default::default() };
+        self.report(grant, v1::TrainReport { step: 5, losses: vec![0.5; 5], checkpoint, ..Default::default() }).await
+    }
+
+    pub(crate) async fn report(&mut self, grant: &v1::Grant, report: v1::TrainReport) -> Result<v1::Verdict, Refusal> {
         let progress = Some(v1::renewal::Progress::Train(report));
         let renewal = v1::Renewal { task_id: grant.task_id.clone(), fence: grant.fence, progress };
         let request = v1::RenewRequest { incarnation: self.incarnation.clone(), renewals: vec![renewal] };

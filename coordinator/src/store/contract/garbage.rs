@@ -46,6 +46,7 @@ impl<E: Engine> Yard<E> {
                 }
             }
             TaskResult::Assemble { contact_sheet } => self.write(&contact_sheet).await,
+            TaskResult::Preview { picture } => self.write(&picture).await,
         }
     }
 
@@ -65,6 +66,22 @@ impl<E: Engine> Yard<E> {
         self.world.store.object(&self.world.tenant, &key.parse().unwrap()).await.is_ok()
     }
 
+    /// Has a training's vectors of a step drawn.
+    async fn preview(&self, train: &v1::Grant, step: u32) {
+        self.write(&output(train, &snapshot_name(step))).await;
+        self.world.renew(train, previewed(train, step)).await;
+    }
+
+    /// A preview that was granted has what it is to be drawn with.
+    async fn check_grants(&self, grants: &[v1::Grant]) {
+        let keys = self.keys().await;
+        for grant in grants {
+            let Some(v1::grant::Work::Preview(work)) = &grant.work else { continue };
+            let vectors = work.render.as_ref().and_then(|render| render.embedding.as_ref()).unwrap();
+            assert!(keys.contains(&vectors.key), "{} is gone", vectors.key);
+        }
+    }
+
     /// Whatever people can see of the subjects is there.
     async fn check(&self) {
         let keys = self.keys().await;
@@ -78,7 +95,8 @@ impl<E: Engine> Yard<E> {
         for job in self.world.store.jobs(&self.world.tenant, 100).await.unwrap() {
             for subject in &job.subjects {
                 let avatars = subject.avatars.iter().filter_map(|avatar| avatar.object.as_ref());
-                for object in avatars.chain(&subject.contact_sheet) {
+                let previews = subject.previews.iter().filter_map(|preview| preview.object.as_ref());
+                for object in avatars.chain(previews).chain(&subject.contact_sheet) {
                     assert!(keys.contains(&object.key), "{} is gone", object.key);
                 }
             }
@@ -118,6 +136,42 @@ pub(crate) async fn outputs_of_lost_leases_and_ended_tasks_are_garbage_and_nothi
     assert_eq!(yard.keys().await, BTreeSet::from([embedding, photo]));
 }
 
+pub(crate) async fn vectors_are_kept_until_they_are_drawn_and_the_preview_as_long_as_its_subject<E: Engine>() {
+    let yard = Yard::<E>::new().await;
+    yard.submit("ada").await;
+    let train = yard.world.claim_one().await;
+    let vectors = |step| output(&train, &snapshot_name(step)).key.to_string();
+    for step in [50, 100] {
+        yard.preview(&train, step).await;
+    }
+    yard.world.lapse().await;
+    yard.collect().await;
+    let keys = yard.keys().await;
+    assert!(!keys.contains(&vectors(50)), "a newer preview took its place");
+    assert!(keys.contains(&vectors(100)), "the preview waits, whoever has the training now");
+
+    let successor = yard.world.claim_one().await;
+    let ask = yard.world.claim_as(yard.world.worker, &[TaskKind::Preview]).await.unwrap();
+    let [preview] = &ask[..] else { panic!("{ask:?}") };
+    yard.write_result(&successor).await;
+    yard.world.complete(&successor).await.unwrap();
+    yard.collect().await;
+    yard.check_grants(&ask).await;
+
+    yard.write_result(preview).await;
+    yard.world.complete(preview).await.unwrap();
+    yard.collect().await;
+    let (keys, picture) = (yard.keys().await, output(preview, &avatar_name(0)).key.to_string());
+    assert!(!keys.contains(&vectors(100)), "it is drawn");
+    assert!(keys.contains(&picture) && yard.is_published(&picture).await);
+    yard.check().await;
+
+    let forgotten = yard.world.store.forget(&yard.world.tenant, &name("ada"), &asked()).await.unwrap();
+    yard.world.store.swept(&forgotten.erasure).await.unwrap();
+    yard.collect().await;
+    assert!(yard.keys().await.is_empty());
+}
+
 pub(crate) async fn photos_that_nobody_committed_are_garbage_unless_an_upload_goes_on<E: Engine>() {
     let yard = Yard::<E>::new().await;
     yard.submit("ada").await;
@@ -148,9 +202,13 @@ async fn whatever_happens_by<E: Engine>(seed: u64) {
     };
     let mut grants: Vec<v1::Grant> = Vec::new();
     for _ in 0..60 {
-        match (dice(9), grants.len()) {
+        match (dice(10), grants.len()) {
             (0, _) => drop(yard.submit(["ada", "bob", "eve"][dice(3) as usize]).await),
-            (1 | 2, _) => grants.extend(yard.world.claim_as(yard.world.worker, TaskKind::ALL).await.unwrap()),
+            (1 | 2, _) => {
+                let granted = yard.world.claim_as(yard.world.worker, TaskKind::ALL).await.unwrap();
+                yard.check_grants(&granted).await;
+                grants.extend(granted);
+            }
             (3, 1..) => yard.write_result(&grants[dice(grants.len() as u64) as usize]).await,
             (4, 1..) => {
                 let grant = &grants[dice(grants.len() as u64) as usize];
@@ -158,6 +216,12 @@ async fn whatever_happens_by<E: Engine>(seed: u64) {
                     let step = 1 + dice(50) as u32;
                     yard.write(&output(grant, &checkpoint_name(step))).await;
                     yard.world.renew(grant, checkpointed(grant, step)).await;
+                }
+            }
+            (9, 1..) => {
+                let grant = &grants[dice(grants.len() as u64) as usize];
+                if matches!(grant.work, Some(v1::grant::Work::Train(_))) {
+                    yard.preview(grant, 1 + dice(50) as u32).await;
                 }
             }
             (5 | 6, 1..) => {

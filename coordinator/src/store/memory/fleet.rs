@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use likeness_proto::v1;
 use likeness_proto::{
-    Avatar, Checkpoint, Completion, ErrorCode, Failure, Incarnation, LeaseAsk, LeaseId, ObjectRef, Outcome, Prefix,
-    Progress, Refusal, Registration, Release, Renewal, Renewals, TaskId, TaskKind, TaskResult, TrainReport, Verdict,
-    output_prefix,
+    Avatar, Completion, ErrorCode, Failure, Incarnation, LeaseAsk, LeaseId, ObjectRef, Outcome, Prefix, Progress,
+    Refusal, Registration, Release, RenderSpec, Renewal, Renewals, Snapshot, TaskId, TaskKind, TaskResult, TrainReport,
+    Verdict, output_prefix,
 };
 
 use super::Result;
-use super::tables::{CourseRow, Place, Tables, Writing};
-use crate::lifecycle::{Effect, Event, Lease, Refused, Report, TaskState};
+use super::tables::{CourseRow, Place, Tables, TaskRow, Writing};
+use crate::lifecycle::{Effect, Event, Lease, Refused, Report, TaskState, in_order, preview};
 use crate::store::refusals;
 
 impl Tables {
@@ -58,10 +58,8 @@ impl Writing<'_> {
             return Err(Refusal::new(ErrorCode::UnknownWorker, message).into());
         };
         self.t.seen.insert(ask.incarnation, self.now);
-        let (mut kinds, mut grants) = (ask.kinds.clone(), Vec::new());
-        // Those first that bring a subject nearest to its end.
-        kinds.sort_unstable_by_key(|kind| std::cmp::Reverse(kind.encode()));
-        for kind in kinds {
+        let mut grants = Vec::new();
+        for kind in in_order(&ask.kinds) {
             for model in &worker.models {
                 let dealt = self.t.deal(kind, &model.digest, ask.capacity - grants.len());
                 grants.extend(dealt.into_iter().map(|(task, place)| self.grant(ask.incarnation, task, &place)));
@@ -92,9 +90,10 @@ impl Writing<'_> {
         let Ok((place, index)) = self.t.find(lease) else { return Verdict::Lost };
         let row = self.row(&place);
         let known_step = row.progress.training.as_ref().map_or(0, |training| training.checkpoint_step);
-        let further = checkpoint(renewal).is_some_and(|checkpoint| checkpoint.step > known_step);
+        let checkpoint = report(renewal).and_then(|report| report.checkpoint.as_ref());
+        let further = checkpoint.is_some_and(|checkpoint| checkpoint.step > known_step);
         let event = Event::Renewed { by: Report { holder, fence: lease.fence }, until, further };
-        let effects = match row.course.apply(now, lease.task, event) {
+        let mut effects = match row.course.apply(now, lease.task, event) {
             Ok(effects) => effects,
             Err(Refused::Cancelled) => return Verdict::Cancelled,
             Err(Refused::Stale | Refused::Untimely) => return Verdict::Lost,
@@ -107,12 +106,49 @@ impl Writing<'_> {
                 row.tasks[index].drawn = (*avatars_done).min(row.tasks[index].shots)
             }
         }
+        if let Some(snapshot) = report(renewal).and_then(|report| report.preview.as_ref()) {
+            effects.extend(self.queue_preview(&place, index, snapshot));
+        }
+        let row = self.row(&place);
         if before == (row.progress.clone(), row.tasks[index].drawn) {
             self.heed(&place, &effects);
         } else {
             self.settle(&place, &effects);
         }
         Verdict::Continue
+    }
+
+    /// Queues a preview of what training number `train` of the course reports, unless there is one of that step or a later one.
+    fn queue_preview(&mut self, place: &Place, train: usize, snapshot: &Snapshot) -> Vec<Effect> {
+        let (now, id) = (self.now, self.t.new_id());
+        let spec =
+            self.t.jobs[&(place.tenant.clone(), place.job)].record.render.clone().expect("a job draws something");
+        let planned = preview(&RenderSpec::try_from(spec).expect("it was resolved"), snapshot.step);
+        let row = self.row(place);
+        let most = match &row.tasks[train].work.work {
+            Some(v1::grant::Work::Train(work)) => work.spec.as_ref().and_then(|spec| spec.previews).unwrap_or(0),
+            _other => 0,
+        };
+        let known_step = row.progress.training.as_ref().map_or(0, |training| training.preview_step);
+        if snapshot.step <= known_step || !row.course.wants_preview(most) {
+            return Vec::new();
+        }
+        row.progress.training.get_or_insert_default().preview_step = snapshot.step;
+        let like = row.tasks[train].clone();
+        row.tasks.push(TaskRow {
+            work: Arc::new(v1::Grant { work: Some(planned.work), ..(*like.work).clone() }),
+            queued_at: now,
+            ready_at: now,
+            shots: planned.shots,
+            cost: planned.cost,
+            drawn: 0,
+            checkpoint: Some(v1::Checkpoint { object: Some(snapshot.embedding.clone().into()), step: snapshot.step }),
+            ..like
+        });
+        let effects = row.course.preview(now, id);
+        self.t.tasks.insert(id, place.clone());
+        self.enqueue(place, id);
+        effects
     }
 
     pub(super) fn complete(&mut self, completion: &Completion) -> Result<()> {
@@ -159,7 +195,16 @@ impl Writing<'_> {
                 row.progress.contact_sheet = Some(contact_sheet.clone().into());
                 self.commit_object(&place.tenant, &place.subject, contact_sheet);
             }
-            (_, TaskResult::Train { .. } | TaskResult::Render { .. } | TaskResult::Assemble { .. }) => {
+            (TaskKind::Preview, TaskResult::Preview { picture }) => {
+                let Some(v1::grant::Work::Preview(work)) = &row.tasks[index].work.work else {
+                    panic!("task {task} is a preview")
+                };
+                let shown = v1::Preview { step: work.step, object: Some(picture.clone().into()) };
+                row.progress.previews.push(shown);
+                row.progress.previews.sort_by_key(|preview| preview.step);
+                self.commit_object(&place.tenant, &place.subject, picture);
+            }
+            (_, _other) => {
                 return Err(Refusal::invalid(format!("the result is not of task {task}'s kind")).into());
             }
         }
@@ -196,6 +241,7 @@ impl Writing<'_> {
         let row = self.row(place);
         let task = &row.course.tasks[row.index(id).expect("an effect names a task of the course")];
         match task.state {
+            TaskState::Failed | TaskState::Dead if task.kind == TaskKind::Preview => {}
             TaskState::Failed => row.progress.error = Some(error.clone().into()),
             TaskState::Dead => {
                 let message = format!("{} task gave up after {} tries: {}", task.kind, task.strikes, error.message);
@@ -242,6 +288,10 @@ fn filled(row: &CourseRow, index: usize, place: &Place) -> v1::Grant {
             render.embedding = row.progress.embedding.as_ref().and_then(|embedding| embedding.object.clone());
         }
         Some(Work::Assemble(assemble)) => assemble.avatars = row.avatars.values().cloned().collect(),
+        Some(Work::Preview(preview)) => {
+            let begins = beside.checkpoint.as_ref().and_then(|begins| begins.object.clone());
+            preview.render.as_mut().expect("it was planned").embedding = begins;
+        }
         None => {}
     }
     v1::Grant {
@@ -253,9 +303,9 @@ fn filled(row: &CourseRow, index: usize, place: &Place) -> v1::Grant {
     }
 }
 
-fn checkpoint(renewal: &Renewal) -> Option<&Checkpoint> {
+fn report(renewal: &Renewal) -> Option<&TrainReport> {
     match &renewal.progress {
-        Some(Progress::Train(report)) => report.checkpoint.as_ref(),
+        Some(Progress::Train(report)) => Some(report),
         Some(Progress::Render { .. }) | None => None,
     }
 }
@@ -308,7 +358,7 @@ fn learned(row: &CourseRow, index: usize, place: &Place, object: &ObjectRef) -> 
     let work = &row.tasks[index].work;
     let spec = match &work.work {
         Some(v1::grant::Work::Train(train)) => train.spec.as_ref().and_then(|spec| spec.method.as_ref()),
-        Some(v1::grant::Work::Render(_) | v1::grant::Work::Assemble(_)) | None => None,
+        _other => None,
     };
     let vectors = spec.map_or(0, |v1::train_spec::Method::TextualInversion(spec)| spec.vectors.unwrap_or_default());
     v1::Embedding {
@@ -326,7 +376,7 @@ fn check_shots(row: &CourseRow, index: usize, task: TaskId, avatars: &[Avatar]) 
         Some(v1::grant::Work::Render(render)) => {
             render.shots.iter().map(|shot| (shot.index, shot.prompt.clone(), shot.seed)).collect()
         }
-        Some(v1::grant::Work::Train(_) | v1::grant::Work::Assemble(_)) | None => BTreeSet::new(),
+        _other => BTreeSet::new(),
     };
     let given: BTreeSet<_> = avatars.iter().map(|avatar| (avatar.index, avatar.prompt.clone(), avatar.seed)).collect();
     if asked == given && given.len() == avatars.len() {

@@ -24,13 +24,11 @@ impl Tables {
 
     /// Whether somebody may be writing the object, or a next lease will read it.
     fn wants(&self, owner: &Owner, lease: LeaseId, key: &ObjectKey) -> bool {
-        self.courses_of(owner).any(|(_, row)| {
-            row.index(lease.task).is_some_and(|index| {
-                let (task, checkpoint) = (&row.course.tasks[index], &row.tasks[index].checkpoint);
-                let begins = checkpoint.as_ref().and_then(|checkpoint| checkpoint.object.as_ref());
-                let leased = matches!(task.state, TaskState::Leased(_)) && task.fence() == Some(lease.fence);
-                !task.state.ended() && (leased || begins.is_some_and(|object| object.key == key.as_str()))
-            })
+        let tasks = self.courses_of(owner).flat_map(|(_, row)| row.course.tasks.iter().zip(&row.tasks));
+        tasks.filter(|(task, _)| !task.state.ended()).any(|(task, beside)| {
+            let begins = beside.checkpoint.as_ref().and_then(|begins| begins.object.as_ref());
+            let leased = matches!(task.state, TaskState::Leased(_)) && task.id == lease.task;
+            (leased && task.fence() == Some(lease.fence)) || begins.is_some_and(|object| object.key == key.as_str())
         })
     }
 

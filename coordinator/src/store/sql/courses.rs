@@ -271,6 +271,7 @@ async fn roll_up_one(w: &mut Writing, tenant: &TenantId, job: JobId) -> Result<(
 pub(super) fn end_error(course: &Course, task: TaskId, error: &Refusal) -> Option<v1::ErrorDetail> {
     let task = course.tasks.iter().find(|candidate| candidate.id == task)?;
     match task.state {
+        TaskState::Failed | TaskState::Dead if task.kind == TaskKind::Preview => None,
         TaskState::Failed => Some(error.clone().into()),
         TaskState::Dead => {
             let message = format!("{} task gave up after {} tries: {}", task.kind, task.strikes, error.message);

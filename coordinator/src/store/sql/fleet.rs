@@ -12,7 +12,7 @@ use super::courses::{self, Place};
 use super::rows::{known, parsed, record};
 use super::shares::{self, Queue};
 use super::{Connection, Result, Writing, census, dialect, reports};
-use crate::lifecycle::{Event, Lease, Task};
+use crate::lifecycle::{Event, Lease, Task, in_order};
 use crate::store::{Reach, StoreError};
 
 pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Result<()> {
@@ -83,12 +83,10 @@ pub(super) async fn claim(w: &mut Writing, ask: &LeaseAsk) -> Result<Vec<v1::Gra
     Ok(grants)
 }
 
-/// Tasks that fit, those first that bring a subject nearest to its end, then as they are dealt among tenants.
+/// Tasks that fit, kind after kind, then as they are dealt among tenants.
 async fn ready(w: &mut Writing, ask: &LeaseAsk, models: &[BaseModel]) -> Result<Vec<(TaskId, Place)>> {
-    let mut kinds = ask.kinds.clone();
-    kinds.sort_unstable_by_key(|kind| std::cmp::Reverse(kind.encode()));
     let mut ready = Vec::new();
-    for kind in kinds {
+    for kind in in_order(&ask.kinds) {
         for model in models {
             let queue = Queue { kind, model: &model.digest };
             ready.extend(shares::take(w, queue, ask.capacity - ready.len()).await?);
@@ -134,6 +132,11 @@ async fn filled(w: &mut Writing, place: &Place, task: &Task, progress: &mut v1::
             render.embedding = progress.embedding.as_ref().and_then(|embedding| embedding.object.clone());
         }
         Work::Assemble(assemble) => assemble.avatars = avatars(&mut w.tx, place).await?,
+        Work::Preview(preview) => {
+            let begins: Option<v1::Checkpoint> = checkpoint.map(|bytes| record(&bytes)).transpose()?;
+            let render = known("tasks.work", preview.render.as_mut())?;
+            render.embedding = begins.and_then(|begins| begins.object);
+        }
     }
     Ok(v1::Grant {
         task_id: task.id.to_string(),

@@ -11,6 +11,7 @@ mod jobs;
 mod keys;
 mod losses;
 mod outset;
+mod previews;
 mod reports;
 mod results;
 mod roster;

@@ -3,14 +3,14 @@
 
 use likeness_proto::v1;
 use likeness_proto::{
-    Checkpoint, Completion, Failure, Incarnation, LeaseId, Prefix, Progress, Refusal, Release, Renewal, Renewals,
-    TaskId, TrainReport, Verdict, output_prefix,
+    Completion, Failure, Incarnation, LeaseId, Prefix, Progress, Refusal, Release, Renewal, Renewals, TaskId,
+    TaskResult, TrainReport, Verdict, output_prefix,
 };
 use prost::Message;
 
 use super::courses::{self, Place};
 use super::rows::parsed;
-use super::{Connection, Result, Writing, dialect, fleet, losses, results, shares};
+use super::{Connection, Result, Writing, dialect, fleet, losses, previews, results, shares};
 use crate::lifecycle::{Course, Effect, Event, Refused, Report, TaskState};
 use crate::metrics::{Attempt, Outcome};
 use crate::store::{Reach, refusals};
@@ -30,7 +30,11 @@ pub(super) async fn renew(w: &mut Writing, renewals: &Renewals) -> Result<Vec<Ve
         places.push(courses::locate(&mut w.tx, renewal.lease.task).await?);
     }
     let known: Vec<_> = places.iter().flatten().cloned().collect();
-    dialect::lock_courses(&mut w.tx, &known, Reach::Own).await?;
+    // A new preview drops an earlier one that is ready.
+    let previews =
+        renewals.renewals.iter().any(|renewal| report(renewal).is_some_and(|report| report.preview.is_some()));
+    let reach = if previews { Reach::Siblings } else { Reach::Own };
+    dialect::lock_courses(&mut w.tx, &known, reach).await?;
     let mut verdicts = Vec::with_capacity(places.len());
     for (renewal, place) in renewals.renewals.iter().zip(places) {
         verdicts.push(match place {
@@ -50,9 +54,11 @@ async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal, plac
     let event = Event::Renewed {
         by: Report { holder, fence: lease.fence },
         until: w.now + w.policy.lease,
-        further: checkpoint(renewal).is_some_and(|checkpoint| checkpoint.step > known_step),
+        further: report(renewal)
+            .and_then(|report| report.checkpoint.as_ref())
+            .is_some_and(|checkpoint| checkpoint.step > known_step),
     };
-    let effects = match course.apply(w.now, lease.task, event) {
+    let mut effects = match course.apply(w.now, lease.task, event) {
         Ok(effects) => effects,
         Err(Refused::Cancelled) => return Ok(Verdict::Cancelled),
         Err(Refused::Stale | Refused::Untimely) => return Ok(Verdict::Lost),
@@ -60,7 +66,12 @@ async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal, plac
     let mut drawn = false;
     match &renewal.progress {
         None => {}
-        Some(Progress::Train(report)) => trained(w, place, lease.task, report, &mut progress).await?,
+        Some(Progress::Train(report)) => {
+            trained(w, place, lease.task, report, &mut progress).await?;
+            if let Some(snapshot) = &report.preview {
+                effects.extend(previews::queue(w, place, &mut course, lease.task, snapshot, &mut progress).await?);
+            }
+        }
         Some(Progress::Render { avatars_done }) => drawn = draw(w, place, lease.task, *avatars_done).await?,
     }
     if progress == before && !drawn {
@@ -71,9 +82,9 @@ async fn renew_one(w: &mut Writing, holder: Incarnation, renewal: &Renewal, plac
     Ok(Verdict::Continue)
 }
 
-fn checkpoint(renewal: &Renewal) -> Option<&Checkpoint> {
+fn report(renewal: &Renewal) -> Option<&TrainReport> {
     match &renewal.progress {
-        Some(Progress::Train(report)) => report.checkpoint.as_ref(),
+        Some(Progress::Train(report)) => Some(report),
         Some(Progress::Render { .. }) | None => None,
     }
 }
@@ -123,7 +134,12 @@ async fn draw(w: &mut Writing, place: &Place, task: TaskId, avatars_done: u32) -
 
 pub(super) async fn complete(w: &mut Writing, completion: &Completion) -> Result<()> {
     let Completion { incarnation, lease, result, warnings } = completion;
-    let (place, mut course) = find(w, *lease, Reach::Own).await?;
+    let reach = match result {
+        // A preview that is ready is dropped when the training is done.
+        TaskResult::Train { .. } => Reach::Siblings,
+        TaskResult::Render { .. } | TaskResult::Assemble { .. } | TaskResult::Preview { .. } => Reach::Own,
+    };
+    let (place, mut course) = find(w, *lease, reach).await?;
     let event = Event::Finished(Report { holder: *incarnation, fence: lease.fence });
     let effects = apply(w, &mut course, *lease, event)?;
     if !effects.contains(&Effect::Publish(lease.task)) {

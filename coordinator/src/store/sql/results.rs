@@ -8,7 +8,7 @@ use prost::Message;
 
 use super::courses::Place;
 use super::rows::record;
-use super::{Result, Writing, dialect, fleet, reports, subjects};
+use super::{Result, Writing, dialect, fleet, previews, reports, subjects};
 
 /// Records a task's result; the objects it names lie in the bucket.
 pub(super) async fn publish(
@@ -21,7 +21,7 @@ pub(super) async fn publish(
     let kind = fleet::kind_of(&mut w.tx, task).await?;
     match (kind, result) {
         (Some(TaskKind::Train), TaskResult::Train { embedding, outcome, last }) => {
-            trained(w, place, task, embedding, outcome, last.as_ref(), progress).await
+            trained(w, place, task, embedding, outcome, last.as_deref(), progress).await
         }
         (Some(TaskKind::Render), TaskResult::Render { avatars, seconds }) => {
             check_shots(w, place, task, avatars).await?;
@@ -34,9 +34,16 @@ pub(super) async fn publish(
             progress.contact_sheet = Some(contact_sheet.clone().into());
             Ok(())
         }
-        (_, TaskResult::Train { .. } | TaskResult::Render { .. } | TaskResult::Assemble { .. }) => {
-            Err(Refusal::invalid(format!("the result is not of task {task}'s kind")).into())
+        (Some(TaskKind::Preview), TaskResult::Preview { picture }) => {
+            previews::drawn(w, place, task, picture, progress).await
         }
+        (
+            _,
+            TaskResult::Train { .. }
+            | TaskResult::Render { .. }
+            | TaskResult::Assemble { .. }
+            | TaskResult::Preview { .. },
+        ) => Err(Refusal::invalid(format!("the result is not of task {task}'s kind")).into()),
     }
 }
 
@@ -90,7 +97,7 @@ fn vectors(grant: &v1::Grant) -> u32 {
     }
 }
 
-async fn work(w: &mut Writing, place: &Place, task: TaskId) -> Result<v1::Grant> {
+pub(super) async fn work(w: &mut Writing, place: &Place, task: TaskId) -> Result<v1::Grant> {
     let stored: Vec<u8> = sqlx::query_scalar("SELECT work FROM tasks WHERE tenant = $1 AND id = $2")
         .bind(place.tenant.as_str())
         .bind(task.to_string())
@@ -106,7 +113,9 @@ async fn check_shots(w: &mut Writing, place: &Place, task: TaskId, avatars: &[Av
         Some(v1::grant::Work::Render(render)) => {
             render.shots.into_iter().map(|shot| (shot.index, shot.prompt, shot.seed)).collect()
         }
-        Some(v1::grant::Work::Train(_) | v1::grant::Work::Assemble(_)) | None => BTreeSet::new(),
+        Some(v1::grant::Work::Train(_) | v1::grant::Work::Assemble(_) | v1::grant::Work::Preview(_)) | None => {
+            BTreeSet::new()
+        }
     };
     let given: BTreeSet<_> = avatars.iter().map(|avatar| (avatar.index, avatar.prompt.clone(), avatar.seed)).collect();
     if asked == given && given.len() == avatars.len() {

@@ -1,10 +1,10 @@
 //! Work that one coordinator does for all: whose turn it is, what nothing refers to any more, and whose time is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use likeness_proto::v1;
-use likeness_proto::{Fence, LeaseId, ObjectKey, ObjectKind, SubjectName, TenantId, kind_of, lease_of};
+use likeness_proto::{LeaseId, ObjectKey, ObjectKind, SubjectName, TenantId, kind_of, lease_of};
 use uuid::Uuid;
 
 use super::rows::{parsed, record};
@@ -46,10 +46,7 @@ pub(super) async fn garbage(
     if !photos.is_empty() {
         owe_sweep(w, tenant, subject).await?;
     }
-    let is_wanted = |key: &ObjectKey| {
-        let lease = lease_of(key);
-        lease.is_some_and(|lease| standing.get(&lease.task.to_string()).is_some_and(|task| task.wants(lease, key)))
-    };
+    let is_wanted = |key: &ObjectKey| lease_of(key).is_some_and(|lease| standing.want(lease, key));
     Ok(outputs.into_iter().filter(|key| !is_wanted(key)).collect())
 }
 
@@ -59,22 +56,23 @@ async fn published(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName
     Ok(objects.into_iter().collect())
 }
 
-/// A task that has not ended.
+/// What tasks want that have not ended.
+#[derive(Default)]
 struct Standing {
-    /// The fence of the lease that goes on.
-    leased: Option<Fence>,
-    /// Where the next lease would begin.
-    checkpoint: Option<String>,
+    /// Leases that go on, under which somebody may be writing.
+    leases: BTreeSet<(String, u64)>,
+    /// Where a next lease would begin: at a checkpoint of the task's own, or at the vectors that a preview is drawn with.
+    begins: BTreeSet<String>,
 }
 
 impl Standing {
-    /// Whether somebody may be writing the object, or a next lease will read it.
-    fn wants(&self, lease: LeaseId, key: &ObjectKey) -> bool {
-        self.leased == Some(lease.fence) || self.checkpoint.as_deref() == Some(key.as_str())
+    fn want(&self, lease: LeaseId, key: &ObjectKey) -> bool {
+        self.leases.contains(&(lease.task.to_string(), lease.fence.get())) || self.begins.contains(key.as_str())
     }
 }
 
-async fn standing(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName) -> Result<BTreeMap<String, Standing>> {
+async fn standing(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName) -> Result<Standing> {
+    const LEASED: i32 = 2;
     let rows: Vec<(String, i32, i64, Option<Vec<u8>>)> = sqlx::query_as(
         "SELECT t.id, t.state, t.grants, t.checkpoint FROM job_subjects s
          JOIN tasks t ON t.tenant = s.tenant AND t.job = s.job AND t.subject = s.subject
@@ -84,14 +82,15 @@ async fn standing(tx: &mut Connection, tenant: &TenantId, subject: &SubjectName)
     .bind(subject.as_str())
     .fetch_all(tx)
     .await?;
-    let standing = |(id, state, grants, checkpoint): (String, i32, i64, Option<Vec<u8>>)| {
-        const LEASED: i32 = 2;
+    let mut standing = Standing::default();
+    for (id, state, grants, checkpoint) in rows {
+        if state == LEASED {
+            standing.leases.insert((id, grants as u64));
+        }
         let checkpoint: Option<v1::Checkpoint> = checkpoint.map(|bytes| record(&bytes)).transpose()?;
-        let leased = Fence::new(grants as u64).filter(|_| state == LEASED);
-        let checkpoint = checkpoint.and_then(|checkpoint| checkpoint.object).map(|object| object.key);
-        Ok((id, Standing { leased, checkpoint }))
-    };
-    rows.into_iter().map(standing).collect()
+        standing.begins.extend(checkpoint.and_then(|checkpoint| checkpoint.object).map(|object| object.key));
+    }
+    Ok(standing)
 }
 
 async fn owe_sweep(w: &mut Writing, tenant: &TenantId, subject: &SubjectName) -> Result<()> {

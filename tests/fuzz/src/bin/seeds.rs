@@ -30,7 +30,7 @@ fn write(folder: impl AsRef<Path>, files: impl IntoIterator<Item = (&'static str
     }
 }
 
-fn messages() -> [(&'static str, Vec<u8>); 16] {
+fn messages() -> [(&'static str, Vec<u8>); 18] {
     use v1::complete_request::Result as Done;
     use v1::grant::Work;
     let id = || ID.to_owned();
@@ -42,6 +42,7 @@ fn messages() -> [(&'static str, Vec<u8>); 16] {
         ("grant-train", grant(Work::Train(train())).encode_to_vec()),
         ("grant-render", grant(Work::Render(render())).encode_to_vec()),
         ("grant-assemble", grant(Work::Assemble(assemble())).encode_to_vec()),
+        ("grant-preview", grant(Work::Preview(v1::PreviewWork { render: Some(render()), step: 50 })).encode_to_vec()),
         ("submit", submission().encode_to_vec()),
         ("header", v1::SubjectHeader { subject: "anna".into(), consent: Some(consent()) }.encode_to_vec()),
         (
@@ -51,7 +52,7 @@ fn messages() -> [(&'static str, Vec<u8>); 16] {
         ("photo", photo().encode_to_vec()),
         ("avatar", avatar().encode_to_vec()),
         ("register", register().encode_to_vec()),
-        ("lease", v1::LeaseRequest { incarnation: id(), kinds: kinds(), capacity: 2, wait_ms: 1000 }.encode_to_vec()),
+        ("lease", v1::LeaseRequest { incarnation: id(), kinds: kinds(), capacity: 2, wait_ms: 1000, previews: true }.encode_to_vec()),
         ("renew", v1::RenewRequest { incarnation: id(), renewals: renewals() }.encode_to_vec()),
         (
             "complete-train",
@@ -63,6 +64,7 @@ fn messages() -> [(&'static str, Vec<u8>); 16] {
         ),
         ("complete-render", complete(Done::Render(v1::RenderResult { avatars: vec![avatar()], seconds: 1.5 }))),
         ("complete-assemble", complete(Done::Assemble(v1::AssembleResult { contact_sheet: Some(object()) }))),
+        ("complete-preview", complete(Done::Preview(v1::PreviewResult { picture: Some(object()) }))),
         ("release", v1::ReleaseRequest { incarnation: id(), task_id: id(), fence: 1 }.encode_to_vec()),
         ("status", refusal()),
     ]
@@ -102,6 +104,7 @@ fn register() -> v1::RegisterRequest {
         kinds: kinds(),
         models: vec![v1::BaseModel { digest: digest(), name: "tiny".into(), native_size: 64, factor: 8 }],
         software: "0.1.0".into(),
+        previews: true,
     }
 }
 
@@ -116,6 +119,7 @@ fn report() -> v1::TrainReport {
         losses: vec![0.5, 0.25],
         evaluations: vec![v1::Evaluation { step: 2, loss: 0.3 }],
         checkpoint: Some(v1::Checkpoint { object: Some(object()), step: 2 }),
+        preview: Some(v1::Snapshot { embedding: Some(object()), step: 2 }),
     }
 }
 

@@ -1,0 +1,2 @@
+-- Tasks of kind 4 are previews; theirs is in `checkpoint` what they are drawn with. The tables stay as they are: this is here so that a
+-- release which does not know the kind refuses the store, and does not stumble over such a task when leases lapse.
