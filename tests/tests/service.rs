@@ -77,6 +77,25 @@ fn every_avatar_says_what_it_is_and_nothing_about_the_person() {
 }
 
 #[test]
+fn a_preview_shows_how_far_the_learning_was() {
+    let sandbox = Sandbox::start(PROGRAM);
+    let long = ["--steps", "100", "--batch", "2", "--evaluate-every", "1000", "--previews", "1", "--init", "person"];
+    let job = submit_learning(&sandbox, &long, &[]);
+    let ended = finished(&sandbox, &job);
+    let previews = ended["subjects"][0]["previews"].as_array().unwrap();
+    assert_eq!(previews.iter().map(|preview| preview["step"].as_u64()).collect::<Vec<_>>(), [Some(50)]);
+
+    let out = sandbox.path("with-previews");
+    sandbox.run(&["fetch", &job, "--out", out.to_str().unwrap(), "--previews"]).succeeds();
+    let file = fs::read(out.join("lovelace/previews/step-000050.png")).unwrap();
+    let text = String::from_utf8_lossy(&file);
+    assert!(text.contains("likeness:PreviewOfStep=\"50\"") && text.contains(&job) && !text.contains("lovelace"));
+    let first = fs::read(out.join("lovelace/avatars/001.png")).unwrap();
+    assert_ne!(file, first, "the vectors went on");
+    assert!(!sandbox.fetch(&job, "without").join("lovelace/previews").exists());
+}
+
+#[test]
 fn a_finished_subject_gets_new_avatars_without_training() {
     let sandbox = Sandbox::start(PROGRAM);
     finished(&sandbox, &submit(&sandbox, &[]));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::common::{MODEL, Until, bits, resolve, small, subject, subject_of, wire};
 use likeness_proto::{Parameterization, v1};
 use likeness_trainer::{
-    Entry, Group, Learned, Lesson, Observer, Packing, Placement, Subject, TrainError, train, train_in_group,
+    Entry, Group, Learned, Lesson, Observer, Packing, Placement, Snapshot, Subject, TrainError, train, train_in_group,
 };
 
 const STEPS: u32 = 50;
@@ -98,6 +98,45 @@ fn ranks_that_have_subjects_of_their_own_come_to_the_bits_of_one_rank_and_tell_a
         assert_eq!((told.step, &told.evaluated), (seen.step, &seen.evaluated), "subject {place} was told of all");
         assert!(told.checkpoints.len() <= seen.checkpoints.len(), "subject {place}: {:?}", told.checkpoints);
     }
+}
+
+/// Keeps the vectors of the first preview point that it is told of from step `from` on, and stops there.
+#[derive(Default)]
+struct Previewed {
+    from: u32,
+    told: Option<(u32, Vec<f32>)>,
+}
+
+impl Observer for Previewed {
+    fn proceed(&mut self) -> ControlFlow<()> {
+        if self.told.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    fn preview(&mut self, snapshot: Snapshot) {
+        let told = || (snapshot.step, snapshot.rows.flatten_all().unwrap().to_vec1().unwrap());
+        self.told = self.told.take().or((snapshot.step >= self.from).then(told));
+    }
+}
+
+#[test]
+fn vectors_of_a_point_that_was_passed_in_a_stretch_are_those_of_that_point() {
+    let long = v1::TrainSpec {
+        max_steps: Some(400),
+        previews: Some(16),
+        evaluate_every: Some(1000),
+        checkpoint_every: Some(1000),
+        ..small(Parameterization::Direction, 1)
+    };
+    let lesson = Lesson::new(&MODEL, &subject("subject-01", 1, false), &resolve(long)).unwrap();
+    let mut together = Previewed::default();
+    let group = Group::new(vec![Arc::clone(&MODEL); 2], 0, Duration::from_secs(60), Some(Placement::Spread));
+    let only = [Entry { lesson: &lesson, from: None, observer: &mut together }];
+    assert!(matches!(train_in_group(only, Packing::default(), group)[0], Err(TrainError::Interrupted(_))));
+    let (step, rows) = together.told.expect("a point was passed");
+
+    let mut alone = Previewed { from: step, told: None };
+    assert!(matches!(train(&lesson, None, &mut alone), Err(TrainError::Interrupted(_))));
+    assert_eq!(alone.told, Some((step, rows)));
 }
 
 /// Stops as soon as a step was told.

@@ -189,7 +189,7 @@ async fn what_is_asked_of_one_of_a_million_tasks_is_found_by_the_index_that_is_m
         ("SELECT count(*) FROM jobs WHERE tenant = $1 AND ended_at IS NULL", "jobs_open"),
         ("SELECT id FROM jobs WHERE tenant = $1 ORDER BY submitted_at DESC, id DESC LIMIT 5", "jobs_newest"),
         ("SELECT key FROM objects WHERE tenant = $1 AND subject = $2", "objects_by_subject"),
-        ("SELECT 1 FROM queues WHERE kind = $1 AND base_model = $2 LIMIT 2", "queues"),
+        ("SELECT 1 FROM queues WHERE kind = $1 AND base_model = $2 LIMIT 2", "SEARCH queues USING"),
         (READY, "tasks_ready"),
         (IDLE, "tasks_ready"),
         (ALONE, "tasks_running"),
