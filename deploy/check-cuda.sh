@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds and links `likeness` with CUDA and NCCL on a machine without a GPU, and runs it as far as that goes:
-#   - the CUDA 13.0 compiler and libraries come from PyPI wheels into a scratch folder (1.5 GB), nothing is installed system-wide;
+# Builds and links `likeness` with CUDA, cuDNN and NCCL on a machine without a GPU, and runs it as far as that goes:
+#   - the CUDA 13.0 compiler and libraries come from PyPI wheels into a scratch folder (2.5 GB), nothing is installed system-wide;
 #   - libcuda, which belongs to NVIDIA's driver, is stood in for by a library whose every function answers CUDA_ERROR_NO_DEVICE;
 #   - `likeness doctor` must then say that there is no CUDA device, and the real NCCL must hand out an id.
 # Usage: deploy/check-cuda.sh [FOLDER]   FOLDER holds toolkit and build output, and is kept for the next run.
@@ -8,11 +8,12 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 scratch="${1:-${XDG_CACHE_HOME:-$HOME/.cache}/likeness-cuda}"
-source deploy/cuda-toolkit.sh "$scratch"
+source deploy/cuda-toolkit.sh "$scratch" cudnn
 
 export CARGO_TARGET_DIR="$scratch/target"
-cargo clippy --release --locked -p likeness-cli --features cuda,nccl -- -D warnings
-cargo build --release --locked -p likeness-cli --features cuda,nccl
+# Each set of features once: cuDNN changes nothing but which functions candle calls for convolutions, and what links with it links without.
+cargo clippy --release --locked -p likeness-cli -p likeness-trainer --all-targets --features likeness-cli/cuda,likeness-cli/nccl -- -D warnings
+cargo build --release --locked -p likeness-cli --features cuda,cudnn,nccl
 binary="$scratch/target/release/likeness"
 
 report=$("$binary" doctor --json)

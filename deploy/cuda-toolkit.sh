@@ -1,7 +1,8 @@
 # To be sourced: what building Likeness with CUDA and NCCL needs, made ready in a folder and named by variables. No GPU, nothing system-wide:
 #   - the CUDA 13.0 compiler and libraries come from PyPI wheels (1.5 GB);
 #   - libcuda, which belongs to NVIDIA's driver, is stood in for by a library whose every function answers CUDA_ERROR_NO_DEVICE.
-# Usage: source deploy/cuda-toolkit.sh FOLDER      in the project's folder; sets CUDA_*, NVCC, PATH, LIBRARY_PATH, LD_LIBRARY_PATH, RUSTFLAGS
+#   - cuDNN comes the same way (1 GB more) where the second argument asks for it.
+# Usage: source deploy/cuda-toolkit.sh FOLDER [cudnn]      in the project's folder; sets CUDA_*, NVCC, PATH, LIBRARY_PATH, LD_LIBRARY_PATH, RUSTFLAGS
 # Needs: Rust, a C++ compiler, python3 with venv.
 scratch="${1:?usage: source deploy/cuda-toolkit.sh FOLDER}"
 mkdir -p "$scratch"
@@ -19,6 +20,12 @@ if [ ! -e "$scratch/toolkit" ]; then
     ln -sf "$(basename "$library")" "${library%%.so.*}.so"
   done
   ln -s "$wheels/cu13" "$scratch/toolkit"
+fi
+if [ "${2:-}" = cudnn ] && [ ! -e "$scratch/toolkit/lib/libcudnn.so" ]; then
+  "$scratch/venv/bin/pip" install --quiet --no-deps nvidia-cudnn-cu13==9.21.1.3
+  # It opens its other libraries by name, beside itself.
+  cp -l "$scratch"/venv/lib/python3*/site-packages/nvidia/cudnn/lib/libcudnn*.so.9 "$scratch/toolkit/lib/"
+  ln -s libcudnn.so.9 "$scratch/toolkit/lib/libcudnn.so"
 fi
 export CUDA_HOME="$scratch/toolkit" CUDA_PATH="$scratch/toolkit" CUDA_ROOT="$scratch/toolkit" CUDA_TOOLKIT_ROOT_DIR="$scratch/toolkit"
 export PATH="$scratch/toolkit/bin:$PATH" NVCC="$scratch/toolkit/bin/nvcc" CUDA_COMPUTE_CAP="${CUDA_COMPUTE_CAP:-90}" CUDARC_CUDA_VERSION=13000

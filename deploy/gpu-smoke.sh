@@ -3,6 +3,7 @@
 # Needs a driver, and the libraries the binary was linked with (see deploy/check-cuda.sh); no Rust, no network. The peer
 # (tests/peer/peer.py) runs beside it where python3 has torch and diffusers, and is left out of the report otherwise.
 # Usage: deploy/gpu-smoke.sh BINARY [FOLDER] > benchmarks/NAME.json    FOLDER takes the models, 4 GB
+# TESTS names the test binary that `cargo test --release -p likeness-trainer --lib --features nccl --no-run` makes: what every way of making sums must do.
 # MODELS and BATCHES may be set to do less: MODELS="avatar-tiny" BATCHES="1" deploy/gpu-smoke.sh …
 set -uo pipefail
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -60,6 +61,17 @@ for precision, gradient, loss in [("f32", 2e-3, 1e-4), ("bf16", 0.15, 2e-2)]:
     got = run(binary, "bench", "parity", "--model", tiny, "--images", images, "--device", "cuda", "--precision", precision)
     held = bool(got) and got["gradient_gap"] <= gradient and got["loss_gap"] <= loss
     judge(f"parity of {precision} with the CPU (gradient within {gradient}, loss within {loss})", held, got or "it failed")
+
+# What every way of making sums must do, of NCCL.
+if os.environ.get("TESTS"):
+    suite = [os.environ["TESTS"], "--ignored", "--test-threads=1", "--nocapture", "conformance"]
+    done = subprocess.run(suite, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=1800)
+    report["commands"].append({"command": " ".join(suite), "result": done.stdout.splitlines()[-1:]})
+    ran = done.returncode == 0 and " 0 passed" not in done.stdout
+    judge("NCCL does what every backend must", ran, done.stdout[-4000:])
+    report["unproven"] += sorted({line for line in done.stdout.splitlines() if "NOT TESTED" in line})
+else:
+    report["unproven"].append("that NCCL does what every backend must: TESTS names no test binary")
 
 # Sums over all GPUs, and over one too few to prove anything.
 for ranks in sorted({2 ** i for i in range(8) if 2 ** i <= len(gpus)} | {len(gpus)} - {0}):
