@@ -5,11 +5,14 @@ use crate::renewed::{Files, read};
 use crate::settings::Settings;
 use likeness_coordinator::{LatestTls, Tls, WorkerCertificates};
 use tokio::sync::watch;
-use tonic::transport::Identity;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
 /// TLS of a server as files say it, which may be replaced while it serves.
+#[derive(Clone)]
 pub struct ServerTls {
     files: Files,
+    /// The settings that name its own certificate and key.
+    own: [&'static str; 2],
     trust_domain: Option<String>,
 }
 
@@ -40,9 +43,40 @@ impl ServerTls {
             ("tls_client_ca", tls_client_ca.as_ref()),
             ("tls_client_crl", tls_client_crl.as_ref()),
         ])?;
-        let server = Self { files, trust_domain: trust_domain.clone() };
+        let server = Self { files, own: ["tls_cert", "tls_key"], trust_domain: trust_domain.clone() };
         server.tls()?;
         Ok(Some(server))
+    }
+
+    /// Of a group of trainers, each of which shows the others its certificate of a worker, whoever of them listens; `None`: the settings
+    /// do not name all that it takes.
+    ///
+    /// # Errors
+    /// [`Exit::Setting`] for files that cannot be read, or hold something else.
+    pub(crate) fn of_group(settings: &Settings) -> Result<Option<Self>, Failure> {
+        let Settings { tls_client_cert, tls_client_key, tls_client_ca, tls_client_crl, trust_domain, .. } = settings;
+        if [tls_client_cert, tls_client_key, tls_client_ca].iter().any(|file| file.is_none()) || trust_domain.is_none()
+        {
+            return Ok(None);
+        }
+        let files = Files::read([
+            ("tls_client_cert", tls_client_cert.as_ref()),
+            ("tls_client_key", tls_client_key.as_ref()),
+            ("tls_client_ca", tls_client_ca.as_ref()),
+            ("tls_client_crl", tls_client_crl.as_ref()),
+        ])?;
+        let group = Self { files, own: ["tls_client_cert", "tls_client_key"], trust_domain: trust_domain.clone() };
+        group.tls()?;
+        Ok(Some(group))
+    }
+
+    /// The way to another node of the group, at `HOST:PORT`, whose certificate must be of that host and from the same authority.
+    pub(crate) fn way(&self, node: &str) -> Result<Endpoint, Failure> {
+        let [chain, key] = self.own.map(|setting| self.files.get(setting).unwrap_or_default());
+        let authority = Certificate::from_pem(self.files.get("tls_client_ca").unwrap_or_default());
+        let tls = ClientTlsConfig::new().ca_certificate(authority).identity(Identity::from_pem(chain, key));
+        let endpoint = Endpoint::from_shared(format!("https://{node}")).map_err(Failure::unexpected)?;
+        endpoint.tls_config(tls).map_err(|error| Failure::new(Exit::Setting, error.to_string()))
     }
 
     fn tls(&self) -> Result<Tls, Failure> {
@@ -55,27 +89,38 @@ impl ServerTls {
             }
             _none => None,
         };
-        let (chain, key) = (held("tls_cert").unwrap_or_default(), held("tls_key").unwrap_or_default());
+        let [chain, key] = self.own.map(|setting| held(setting).unwrap_or_default());
         Tls::new(chain, key, workers).map_err(|error| refuse(&error))
     }
 
-    /// What the files say, now and whenever they are replaced while somebody listens. What cannot be used is warned of, and what was
-    /// before stays.
+    /// What a server needs of the files, now and whenever they are replaced.
     ///
     /// # Errors
     /// [`Exit::Setting`] for what cannot be used from the first.
-    pub(crate) fn follow(mut self) -> Result<LatestTls, Failure> {
-        let (sender, latest) = watch::channel(self.tls()?);
+    pub(crate) fn follow(self) -> Result<LatestTls, Failure> {
+        self.follow_as(Self::tls)
+    }
+
+    /// What `read` makes of the files, now and whenever they are replaced while somebody listens. What cannot be used is warned of, and what
+    /// was before stays.
+    ///
+    /// # Errors
+    /// What `read` says from the first.
+    pub(crate) fn follow_as<T: Send + Sync + 'static>(
+        mut self,
+        read: impl Fn(&Self) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<watch::Receiver<T>, Failure> {
+        let (sender, latest) = watch::channel(read(&self)?);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = sender.closed() => return,
                     () = self.files.changed() => {}
                 }
-                match self.tls() {
-                    Ok(tls) => {
+                match read(&self) {
+                    Ok(now) => {
                         tracing::info!("certificates were replaced");
-                        sender.send_replace(tls);
+                        sender.send_replace(now);
                     }
                     Err(failure) => tracing::warn!(%failure, "certificates were replaced by what is not used"),
                 }

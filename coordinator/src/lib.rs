@@ -27,7 +27,8 @@ mod store;
 mod sweep;
 
 pub use access::{
-    Access, CertificatesError, LatestTls, OidcError, OidcOptions, Tls, TlsError, Tokens, WorkerCertificates,
+    Access, CertificatesError, LatestTls, NamedWorker, OidcError, OidcOptions, Tls, TlsError, Tokens, Trade,
+    WorkerCertificates,
 };
 pub use bucket::{History, Relic, RelicKind};
 pub use limits::Limits;

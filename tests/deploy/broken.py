@@ -135,7 +135,7 @@ def a_coordinator_without_tls(docs):
 def a_group_in_the_clear_by_mistake(docs):
     group = named(docs, "LeaderWorkerSet", "likeness-trainer")["spec"]["leaderWorkerTemplate"]["workerTemplate"]["spec"]
     env = group["containers"][0]["env"]
-    env[:] = [entry for entry in env if entry["name"] != "LIKENESS__GROUP_PLAINTEXT"]
+    env[:] = [entry for entry in env if entry["name"] != "LIKENESS__TLS_CLIENT_CA"]
 
 
 def a_file_that_nothing_mounts(docs):
@@ -243,7 +243,7 @@ FAULTS = [
     (a_value_out_of_range, "the setting trainer_slots is 0"),
     (a_server_without_tls, "without TLS the token would travel in the clear"),
     (a_coordinator_without_tls, "without TLS only this machine may call"),
-    (a_group_in_the_clear_by_mistake, "group_plaintext"),
+    (a_group_in_the_clear_by_mistake, "set tls_client_cert, tls_client_key, tls_client_ca and trust_domain"),
     (a_file_that_nothing_mounts, "/etc/ssl/ca.pem is under no mount"),
     (a_secret_that_nobody_makes, "nothing makes the secret likeness-store"),
     (a_key_that_a_secret_lacks, "secret likeness-store has no uri"),

@@ -22,7 +22,7 @@ FLEET = {
     "workers": {"trainer": TRAINER, "sampler": SAMPLER},
 }
 GROUPS = FLEET | {"workers": {"trainer": None, "sampler": SAMPLER, "wide": WORKER | {
-    "role": "trainer", "slots": 32, "gpus": 8, "sharedMemory": "16Gi", "group": {"size": 4, "secret": "likeness-group"},
+    "role": "trainer", "slots": 32, "gpus": 8, "sharedMemory": "16Gi", "group": {"size": 4},
     "autoscaling": {"min": 1, "max": 2}}}}
 REFUSED = [
     ({"coordinator": {"replicas": 2}}, "replicas"),
@@ -33,7 +33,7 @@ REFUSED = [
     ({"model": {"path": "/models/sd15"}}, "claim"),
     ({"workers": {"trainer": {"gpu": 1}}}, "gpu"),
     ({"workers": {"trainer": {"autoscaling": {"min": 1, "max": 2}}}}, "slots"),
-    ({"workers": {"sampler": {"group": {"size": 2, "secret": "x"}}}}, "role"),
+    ({"workers": {"sampler": {"group": {"size": 2}}}}, "role"),
     ({"otlp": {"traces": "http://tempo.tracing.svc"}}, "traces"),
     ({"otlp": {"protocol": "http"}}, "protocol"),
     ({"replicas": 2}, "replicas"),
@@ -114,6 +114,10 @@ def groups(docs):
     assert [doc["metadata"]["name"] for doc in of_kind(docs, "Deployment")] == ["likeness-coordinator", "likeness-sampler"]
     group = one(docs, "LeaderWorkerSet", "likeness-wide")["leaderWorkerTemplate"]
     assert group["size"] == 4 and "replicas" not in group
+    identity = next(volume["csi"] for volume in group["workerTemplate"]["spec"]["volumes"] if volume["name"] == "identity")
+    says = {name.rpartition("/")[2]: value for name, value in identity["volumeAttributes"].items()}
+    assert says["uri-sans"] == "spiffe://likeness.cluster.local/likeness/trainer/${POD_NAME}"
+    assert says["dns-names"] == "${POD_NAME}.likeness-wide.${POD_NAMESPACE}" and "server auth" in says["key-usages"]
     assert variables(container({"template": group["workerTemplate"]}))["LIKENESS__RANKS"] == "8"
     assert one(docs, "ScaledObject", "likeness-wide")["scaleTargetRef"]["kind"] == "LeaderWorkerSet"
     assert one(docs, "NetworkPolicy", "likeness-within-groups")["ingress"]

@@ -7,9 +7,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::sync::LazyLock;
 
 use likeness_cli::exit::Exit;
-use likeness_proto::v1::ErrorCode;
+use likeness_proto::v1::{self, ErrorCode, join_request::Said, ranks_client::RanksClient};
+use likeness_proto::{Bearer, PROTOCOL_VERSION, Refusal, Secret};
 use likeness_tests::{Proxy, Sandbox, Trainer, losses, photo_folder};
 use serde_json::Value;
+use tonic::transport::Endpoint;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_likeness-under-test");
 
@@ -270,7 +272,17 @@ fn a_follower_may_come_late() {
 #[test]
 fn who_does_not_fit_the_group_is_refused_with_both_values() {
     let (sandbox, address) = (coordinator(), free_address());
-    let _leader = node(&sandbox, address, 2, 0, &[]);
+    let mut leader = node(&sandbox, address, 2, 0, &[]);
+    leader.until_it_says("leading a group");
+
+    for (version, software, named) in [
+        (PROTOCOL_VERSION, "0.0.9, sums by rank 0", ["0.0.9", concat!("leader ", env!("CARGO_PKG_VERSION"))]),
+        (PROTOCOL_VERSION + 1, "0.0.9, sums by rank 0", ["protocol version", "the group's leader"]),
+    ] {
+        let refusal = refused_as(&sandbox, address, version, software);
+        assert_eq!(refusal.code, ErrorCode::VersionMismatch, "{refusal}");
+        assert!(named.iter().all(|word| refusal.message.contains(word)), "{refusal}");
+    }
 
     let (code, said) = node(&sandbox, address, 3, 1, &[]).end();
     assert_eq!(code, Some(i32::from(Exit::Refused(ErrorCode::InvalidArgument).code())), "{said}");
@@ -280,6 +292,19 @@ fn who_does_not_fit_the_group_is_refused_with_both_values() {
     let (code, said) = node(&sandbox, address, 2, 1, &["--model", other]).end();
     assert_eq!(code, Some(i32::from(Exit::Refused(ErrorCode::ModelMismatch).code())), "{said}");
     assert_eq!(said.matches("sha256:").count(), 2, "{said}");
+}
+
+/// What a leader tells rank 1 that comes with this version of protocol and program.
+fn refused_as(sandbox: &Sandbox, leader: SocketAddr, protocol_version: u32, software: &str) -> Refusal {
+    let (base_model, software) = (String::new(), software.to_owned());
+    let introduction = v1::Introduction { protocol_version, software, base_model, size: 2, rank: 1 };
+    let introduction = v1::JoinRequest { said: Some(Said::Introduction(introduction)) };
+    let bearer = Bearer::new(&Secret::new(&sandbox.token()).unwrap());
+    let joined = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let channel = Endpoint::from_shared(format!("http://{leader}")).unwrap().connect().await.unwrap();
+        RanksClient::with_interceptor(channel, bearer).join(tokio_stream::iter([introduction])).await
+    });
+    Refusal::read(&joined.err().unwrap())
 }
 
 #[test]

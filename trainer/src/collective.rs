@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use likeness_diffusion::Device;
 
-pub use grpc::{Assembly, JoinError, Remote, Terms, serve};
+pub use grpc::{Admission, Assembly, Certificates, JoinError, Remote, Terms, serve};
 pub use local::{Local, local};
 #[cfg(feature = "nccl")]
 pub use nccl::{Nccl, new_id};

@@ -8,7 +8,8 @@ use crate::settings::token;
 use likeness_diffusion::Device;
 use likeness_proto::Secret;
 use likeness_trainer::collective::{
-    Assembly, Collective, CollectiveError, JoinError, Local, Operation, Remote, Terms, local, on_device, serve, sums_by,
+    Admission, Assembly, Collective, CollectiveError, JoinError, Local, Operation, Remote, Terms, local, on_device,
+    serve, sums_by,
 };
 use serde::Serialize;
 use std::net::SocketAddr;
@@ -93,7 +94,8 @@ fn processes(runtime: &Handle, args: &BenchAllReduceArgs) -> Result<Vec<f64>, Fa
     let assembly = Assembly::new(terms(args), 1, LIMIT);
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).map_err(Failure::unexpected)?;
     let address = listener.local_addr().map_err(Failure::unexpected)?;
-    runtime.spawn(serve(listener, assembly.clone(), &token, CancellationToken::new()));
+    let admission = Admission::Token(token.clone());
+    runtime.spawn(serve(listener, assembly.clone(), &admission, CancellationToken::new()));
     let others: Vec<_> =
         (1..args.ranks).map(|rank| Other::start(args, address, &token, rank)).collect::<Result<_, _>>()?;
 
@@ -146,7 +148,7 @@ fn take_part(
     let token = context.settings.token.as_ref();
     let token = token.ok_or_else(|| Failure::new(Exit::Token, "a rank that joins needs the group's token"))?;
     let leader = Endpoint::from_shared(format!("http://{leader}")).map_err(Failure::unexpected)?;
-    let joined = runtime.block_on(Remote::join(leader, token, &terms(args), args.rank, LIMIT));
+    let joined = runtime.block_on(Remote::join(leader, Some(token), &terms(args), args.rank, LIMIT));
     let mut end = joined.map_err(|error| match error {
         JoinError::Refused(refusal) => refusal.into(),
         JoinError::Unanswered(why) => Failure::new(Exit::Unreachable, why),

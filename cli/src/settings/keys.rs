@@ -85,7 +85,7 @@ pub const KEYS: &[Key] = &[
     key(
         "tls_client_ca",
         None,
-        "authorities that sign certificates of workers, PEM; with trust_domain a coordinator lets workers in that have one",
+        "authorities that sign certificates of workers, PEM; with trust_domain a coordinator lets workers in that have one, and a group trainers",
     ),
     key(
         "tls_client_crl",
@@ -95,7 +95,7 @@ pub const KEYS: &[Key] = &[
     key(
         "trust_domain",
         None,
-        "what certificates of workers are of: such a one names spiffe://TRUST_DOMAIN/likeness/worker/NAME",
+        "what certificates of workers are of: such a one names spiffe://TRUST_DOMAIN/likeness/worker/NAME, or trainer or sampler for worker",
     ),
     key("tls_client_cert", None, "a worker's own certificate, PEM; with tls_client_key it needs no token"),
     key("tls_client_key", None, "private key of that certificate, PEM"),
@@ -169,7 +169,7 @@ pub const KEYS: &[Key] = &[
     key(
         "group_plaintext",
         Some("false"),
-        "true: the group may span machines though nothing is encrypted; for networks that nobody else hears",
+        "true: the group may span machines though nothing is encrypted, not even where certificates are set; for networks that nobody else hears",
     ),
     key(
         "placement",

@@ -1,10 +1,10 @@
 //! Certificates of workers. A worker's is signed by an authority of the fleet and names it in a URI, as SPIFFE does:
-//! `spiffe://TRUST-DOMAIN/likeness/worker/NAME`.
+//! `spiffe://TRUST-DOMAIN/likeness/trainer/NAME`, `…/sampler/NAME`, or `…/worker/NAME` for one that may be either.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use likeness_proto::{Refusal, Role};
+use likeness_proto::{ErrorCode, Refusal, Role, TaskKind};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, UnixTime};
@@ -25,6 +25,54 @@ const LONGEST_NAME: usize = 200;
 pub struct WorkerCertificates {
     trust_domain: String,
     verifier: Arc<dyn ClientCertVerifier>,
+}
+
+/// The worker that a certificate names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedWorker {
+    /// Its name, which no other has.
+    pub name: String,
+    /// What it may do.
+    pub trade: Trade,
+}
+
+/// What a certificate lets its worker do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trade {
+    /// `worker`: the tasks of both, but nothing in a group of trainers.
+    Any,
+    /// `trainer`.
+    Trainer,
+    /// `sampler`.
+    Sampler,
+}
+
+impl Trade {
+    const ALL: [Self; 3] = [Self::Any, Self::Trainer, Self::Sampler];
+
+    /// As certificates say it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "worker",
+            Self::Trainer => "trainer",
+            Self::Sampler => "sampler",
+        }
+    }
+
+    fn does(self, kind: TaskKind) -> bool {
+        match kind {
+            TaskKind::Train => self != Self::Sampler,
+            TaskKind::Render | TaskKind::Assemble => self != Self::Trainer,
+        }
+    }
+
+    /// Refuses a worker that asks for tasks that are not of its trade.
+    pub(crate) fn check(self, kinds: &[TaskKind]) -> Result<(), Refusal> {
+        let Some(kind) = kinds.iter().find(|kind| !self.does(**kind)) else { return Ok(()) };
+        let message = format!("the certificate is of a {}, which does no {kind} tasks", self.as_str());
+        Err(Refusal::new(ErrorCode::Forbidden, message))
+    }
 }
 
 /// Why workers cannot be known by certificates.
@@ -75,8 +123,18 @@ impl WorkerCertificates {
     /// What the certificate of a connection opens at `now`; its chain follows it. It was checked when the connection was made, and
     /// is again at every call, since a connection may outlive a certificate.
     pub(super) fn open(&self, chain: &[CertificateDer<'_>], now: Timestamp) -> Result<Access, Refusal> {
-        let (own, rest) = chain.split_first().ok_or_else(|| unauthenticated("the connection has no certificate"))?;
         let now = UnixTime::since_unix_epoch(Duration::from_millis(now.millis().try_into().unwrap_or(0)));
+        let worker = self.named(chain, now)?;
+        let actor = Actor::worker(&worker.name);
+        Ok(Access { tenant: None, roles: vec![Role::Worker], worker: Some(worker), actor })
+    }
+
+    /// The worker that the certificate of a connection names at `now`; its chain follows it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Unauthenticated`] where there is none, or not such a one.
+    pub fn named(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<NamedWorker, Refusal> {
+        let (own, rest) = chain.split_first().ok_or_else(|| unauthenticated("the connection has no certificate"))?;
         let refuse = |error: &dyn ToString| {
             unauthenticated(format!("the certificate is not accepted: {}; connect with a valid one", error.to_string()))
         };
@@ -84,19 +142,19 @@ impl WorkerCertificates {
         let certificate = EndEntityCert::try_from(own).map_err(|error| refuse(&error))?;
         let names: Vec<&str> = certificate.valid_uri_names().collect();
         let worker = if let [name] = names[..] { self.worker(name) } else { None };
-        let worker = worker.ok_or_else(|| unauthenticated(self.accepted(&names)))?;
-        let actor = Actor::worker(worker);
-        Ok(Access { tenant: None, roles: vec![Role::Worker], worker: Some(worker.to_owned()), actor })
+        let (trade, name) = worker.ok_or_else(|| unauthenticated(self.accepted(&names)))?;
+        Ok(NamedWorker { name: name.to_owned(), trade })
     }
 
     /// The worker that a URI names, if it is one of this trust domain.
-    fn worker<'a>(&self, uri: &'a str) -> Option<&'a str> {
+    fn worker<'a>(&self, uri: &'a str) -> Option<(Trade, &'a str)> {
         let (domain, path) = uri.strip_prefix(SCHEME)?.split_once('/')?;
-        let name = path.strip_prefix("likeness/worker/")?;
+        let (trade, name) = path.strip_prefix("likeness/")?.split_once('/')?;
+        let trade = Trade::ALL.into_iter().find(|known| known.as_str() == trade)?;
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b".-_".contains(&byte);
         let named =
             (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(is_name) && ![".", ".."].contains(&name);
-        (domain == self.trust_domain && named).then_some(name)
+        (domain == self.trust_domain && named).then_some((trade, name))
     }
 
     fn accepted(&self, names: &[&str]) -> String {
@@ -105,7 +163,10 @@ impl WorkerCertificates {
             [] => "no URI".to_owned(),
             names => names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(" and "),
         };
-        format!("the certificate names {has}; accepted is one URI alone, {SCHEME}{domain}/likeness/worker/NAME")
+        format!(
+            "the certificate names {has}; accepted is one URI alone, {SCHEME}{domain}/likeness/worker/NAME, or trainer or sampler in \
+             place of worker"
+        )
     }
 }
 
@@ -125,7 +186,10 @@ mod tests {
         let key = rcgen::KeyPair::generate().unwrap();
         let authority = rcgen::CertificateParams::new(vec![]).unwrap().self_signed(&key).unwrap();
         let certificates = WorkerCertificates::new(authority.pem().as_bytes(), None, "fleet.example").unwrap();
-        assert_eq!(certificates.worker("spiffe://fleet.example/likeness/worker/node-1.a_b"), Some("node-1.a_b"));
+        for trade in Trade::ALL {
+            let uri = format!("spiffe://fleet.example/likeness/{}/node-1.a_b", trade.as_str());
+            assert_eq!(certificates.worker(&uri), Some((trade, "node-1.a_b")));
+        }
         let long = format!("spiffe://fleet.example/likeness/worker/{}", "a".repeat(LONGEST_NAME + 1));
         for uri in [
             "",
@@ -144,6 +208,20 @@ mod tests {
             &long,
         ] {
             assert_eq!(certificates.worker(uri), None, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_worker_has_tasks_of_its_trade_alone() {
+        use TaskKind::{Assemble, Render, Train};
+        for (trade, kinds, may) in [
+            (Trade::Any, &[Train, Render, Assemble][..], true),
+            (Trade::Trainer, &[Train], true),
+            (Trade::Trainer, &[Train, Render], false),
+            (Trade::Sampler, &[Render, Assemble], true),
+            (Trade::Sampler, &[Train], false),
+        ] {
+            assert_eq!(trade.check(kinds).is_ok(), may, "{trade:?} {kinds:?}");
         }
     }
 

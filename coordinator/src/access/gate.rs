@@ -83,7 +83,7 @@ impl<S: Store> Gate<S> {
     }
 
     fn workers(&self) -> Option<WorkerCertificates> {
-        self.tls.as_ref().and_then(|tls| tls.borrow().workers.clone())
+        self.tls.as_ref().and_then(|tls| tls.borrow().workers().cloned())
     }
 
     async fn open(&self, token: &str) -> Result<Access, Refusal> {

@@ -19,7 +19,7 @@ use tonic::Request;
 
 use crate::audit::Actor;
 
-pub use certificates::{CertificatesError, WorkerCertificates};
+pub use certificates::{CertificatesError, NamedWorker, Trade, WorkerCertificates};
 pub(crate) use gate::{Caller, Gate};
 #[cfg(test)]
 pub(crate) use guard::Guard;
@@ -43,8 +43,8 @@ pub struct Access {
     pub roles: Vec<Role>,
     /// Who presents it, as the audit log names them.
     pub actor: Actor,
-    /// The worker that it names, which then has no other name.
-    pub worker: Option<String>,
+    /// The worker that it names, which then has no other name and no other trade.
+    pub worker: Option<NamedWorker>,
 }
 
 impl Access {
@@ -112,7 +112,7 @@ pub(crate) fn actor<T>(request: &Request<T>) -> Result<Actor, Refusal> {
     access.map(|access| access.actor.clone()).ok_or_else(|| unauthenticated("the call carries no credential"))
 }
 
-/// The name of the worker that calls, where its credential says one.
-pub(crate) fn worker<T>(request: &Request<T>) -> Option<String> {
+/// The worker that calls, where its credential names one.
+pub(crate) fn worker<T>(request: &Request<T>) -> Option<NamedWorker> {
     request.extensions().get::<Access>()?.worker.clone()
 }

@@ -14,7 +14,7 @@ use super::WorkerCertificates;
 pub struct Tls {
     calls: Arc<ServerConfig>,
     pages: Arc<ServerConfig>,
-    pub(super) workers: Option<WorkerCertificates>,
+    workers: Option<WorkerCertificates>,
 }
 
 /// The latest of them: it speaks to connections that begin, and judges every call.
@@ -54,8 +54,15 @@ impl Tls {
     }
 
     /// How callers are spoken to.
-    pub(crate) fn calls(&self) -> Arc<ServerConfig> {
+    #[must_use]
+    pub fn calls(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.calls)
+    }
+
+    /// Which workers are known by their certificates.
+    #[must_use]
+    pub fn workers(&self) -> Option<&WorkerCertificates> {
+        self.workers.as_ref()
     }
 
     /// How browsers are spoken to.

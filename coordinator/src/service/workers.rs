@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 
 use super::Shared;
-use crate::access::worker;
+use crate::access::{NamedWorker, worker};
 use crate::store::Store;
 
 /// Serves workers.
@@ -32,14 +32,19 @@ impl<S: Store> Workers for FleetDesk<S> {
     async fn register(&self, request: Request<v1::RegisterRequest>) -> Answer<v1::RegisterResponse> {
         let named = worker(&request);
         let mut registration = Registration::try_from(request.into_inner())?;
-        registration.worker = named.unwrap_or(registration.worker);
+        if let Some(NamedWorker { name, trade }) = named {
+            trade.check(&registration.kinds)?;
+            registration.worker = name;
+        }
         self.0.store.register(&registration).await.map_err(Refusal::from)?;
         tracing::info!(worker = registration.worker, incarnation = %registration.incarnation, "worker registered");
         Ok(Response::new(terms(self.0.store.policy().lease)))
     }
 
     async fn lease(&self, request: Request<v1::LeaseRequest>) -> Answer<v1::LeaseResponse> {
+        let named = worker(&request);
         let ask = LeaseAsk::try_from(request.into_inner())?;
+        named.map_or(Ok(()), |worker| worker.trade.check(&ask.kinds))?;
         Ok(Response::new(v1::LeaseResponse { grants: self.0.wait_for_tasks(&ask).await? }))
     }
 

@@ -120,7 +120,7 @@ fn leader(runtime: &Runtime, size: usize, limit: Duration) -> (Assembly, Endpoin
     let assembly = Assembly::new(terms(size), 1, limit);
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let address = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    runtime.spawn(serve(listener, assembly.clone(), &token(), CancellationToken::new()));
+    runtime.spawn(serve(listener, assembly.clone(), &Admission::Token(token()), CancellationToken::new()));
     (assembly, address)
 }
 
@@ -129,7 +129,7 @@ fn streams(size: usize, limit: Duration) -> Group {
     let (assembly, leader) = leader(&runtime, size, limit);
     let join = |rank| {
         let leader = leader.clone();
-        runtime.spawn(async move { Remote::join(leader, &token(), &terms(size), rank, limit).await.unwrap() })
+        runtime.spawn(async move { Remote::join(leader, Some(&token()), &terms(size), rank, limit).await.unwrap() })
     };
     let joining: Vec<_> = (1..size).map(join).collect();
     let own = assembly.form(AMPLE).unwrap().pop().unwrap();
@@ -398,7 +398,7 @@ fn who_differs_is_refused_with_both_values() {
     let (_assembly, leader) = leader(&runtime, 3, AMPLE);
     let join = |token: &str, terms: Terms, rank| {
         let (leader, token) = (leader.clone(), Secret::new(token).unwrap());
-        match runtime.block_on(Remote::join(leader, &token, &terms, rank, AMPLE)) {
+        match runtime.block_on(Remote::join(leader, Some(&token), &terms, rank, AMPLE)) {
             Err(JoinError::Refused(refusal)) => (refusal.code, refusal.message),
             Err(other) => panic!("{other}"),
             Ok(_) => panic!("joined"),
@@ -430,7 +430,7 @@ fn a_group_waits_for_those_that_come_late_and_forms_again_after_a_loss() {
     let (assembly, leader) = leader(&runtime, 3, AMPLE);
     let join = |rank| {
         let leader = leader.clone();
-        runtime.spawn(async move { Remote::join(leader, &token(), &terms(3), rank, AMPLE).await })
+        runtime.spawn(async move { Remote::join(leader, Some(&token()), &terms(3), rank, AMPLE).await })
     };
     assert_eq!(assembly.form(Duration::ZERO).err(), Some(vec![1, 2]));
     let mut first = join(1);

@@ -2,13 +2,14 @@
 
 mod assembly;
 mod door;
+mod greeting;
 mod member;
 mod remote;
 
 use std::time::Duration;
 
-use futures::future::BoxFuture;
-use likeness_proto::{PROTOCOL_VERSION, Secret, v1, v1::ranks_server::RanksServer};
+use futures::{FutureExt, StreamExt, future::BoxFuture};
+use likeness_proto::{PROTOCOL_VERSION, v1, v1::ranks_server::RanksServer};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -17,6 +18,7 @@ use tonic::{
 };
 
 pub use assembly::Assembly;
+pub use door::{Admission, Certificates};
 pub use remote::{JoinError, Remote};
 
 /// Parts are as large as the latents of a subject's photos, and a few megabytes of gradients.
@@ -49,7 +51,7 @@ impl Terms {
     }
 }
 
-/// Lets ranks that know `token` join `assembly`, until `shutdown`; then every stream ends.
+/// Lets ranks that pass `admission` join `assembly`, until `shutdown`; then every stream ends.
 ///
 /// # Errors
 /// The listener failed.
@@ -58,7 +60,7 @@ impl Terms {
 pub fn serve(
     listener: TcpListener,
     assembly: Assembly,
-    token: &Secret,
+    admission: &Admission,
     shutdown: CancellationToken,
 ) -> BoxFuture<'static, Result<(), tonic::transport::Error>> {
     let ranks =
@@ -68,9 +70,16 @@ pub fn serve(
         .initial_connection_window_size(WINDOW)
         .http2_keepalive_interval(Some(KEEP_ALIVE))
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .add_service(InterceptedService::new(ranks, door::Door::new(token)))
-        .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)));
-    Box::pin(async move { shutdown.run_until_cancelled(server).await.unwrap_or(Ok(())) })
+        .add_service(InterceptedService::new(ranks, door::Door::new(admission)));
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let served = match admission {
+        Admission::Token(_) => server.serve_with_incoming(incoming).boxed(),
+        Admission::Certificates(certificates) => {
+            let connections = greeting::greeted(incoming, certificates.clone());
+            server.serve_with_incoming(connections.map(Ok::<_, std::io::Error>)).boxed()
+        }
+    };
+    Box::pin(async move { shutdown.run_until_cancelled(served).await.unwrap_or(Ok(())) })
 }
 
 /// Numbers as they travel.

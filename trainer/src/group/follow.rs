@@ -8,6 +8,7 @@ use std::time::Duration;
 use likeness_diffusion::BaseModel;
 use likeness_proto::{Refusal, Secret, v1, v1::announcement::Task as Announced};
 use likeness_telemetry::trace::Parent;
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 use tonic::transport::Endpoint;
 use tracing::{info, warn};
@@ -30,10 +31,10 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// The ranks of one process in a group that another leads.
 #[derive(Clone, Debug)]
 pub struct Follower {
-    /// Where the leader listens.
-    pub leader: Endpoint,
-    /// What is presented there.
-    pub token: Secret,
+    /// Where the leader listens, and what connections there show; the latest counts whenever a rank joins.
+    pub leader: watch::Receiver<Endpoint>,
+    /// What is presented there; none: the connection has a certificate.
+    pub token: Option<Secret>,
     /// Of each own rank, on its device; at least one.
     pub models: Vec<Arc<BaseModel>>,
     /// Which rank the first of them is.
@@ -68,7 +69,8 @@ async fn serve(follower: Follower, rank: usize, model: Arc<BaseModel>) -> Result
     let terms = Terms::of(&model, size);
     let mut told = None;
     loop {
-        match Remote::join(leader.clone(), &token, &terms, rank, limit).await {
+        let latest = leader.borrow().clone();
+        match Remote::join(latest, token.as_ref(), &terms, rank, limit).await {
             Ok(end) => {
                 info!(rank, "joined the group");
                 told = None;

@@ -11,7 +11,7 @@ use tonic::transport::Endpoint;
 use super::*;
 use crate::{
     Latents, Lesson, Subject, TrainError,
-    collective::{Remote, serve},
+    collective::{Admission, Remote, serve},
     lesson::Batch,
     pass::{self, Ask},
 };
@@ -128,13 +128,14 @@ fn a_lost_group_says_so_and_forms_again() {
     let group = Group::new(vec![Arc::clone(&MODEL)], 1, AMPLE, Some(Placement::Split));
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let leader = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap())).unwrap();
-    runtime.spawn(serve(listener, group.assembly(), &token, CancellationToken::new()));
+    let admission = Admission::Token(token.clone());
+    runtime.spawn(serve(listener, group.assembly(), &admission, CancellationToken::new()));
     let mut crew = Crew::new(Some(group));
     assert!(!crew.ready(POSITIONS), "rank 1 is missing");
     // Rank 1 joins in a thread of its own and does `act`.
     let join = |act: fn(Remote)| {
         let (leader, token, runtime) = (leader.clone(), token.clone(), runtime.handle().clone());
-        let join = async move { Remote::join(leader, &token, &Terms::of(&MODEL, 2), 1, AMPLE).await.unwrap() };
+        let join = async move { Remote::join(leader, Some(&token), &Terms::of(&MODEL, 2), 1, AMPLE).await.unwrap() };
         thread::spawn(move || act(runtime.block_on(join)))
     };
     let lesson = lesson(1, 4, 1, 4);

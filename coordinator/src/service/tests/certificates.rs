@@ -151,6 +151,22 @@ async fn a_certificate_alone_says_that_this_is_a_worker_and_which() {
 }
 
 #[tokio::test]
+async fn a_certificate_of_a_trade_opens_tasks_of_no_other() {
+    let desk = Desk::new(Limits::default()).await;
+    let identity = desk.authority.worker(&["spiffe://fleet.example/likeness/sampler/node-8"]);
+    let (mut fleet, incarnation) = (desk.fleet(Some(identity)), Incarnation::new());
+    let mut registration = registration("node-8", incarnation);
+    let status = fleet.register(registration.clone()).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::Forbidden);
+    assert!(status.message().contains("a sampler, which does no train tasks"), "{status}");
+
+    registration.kinds.retain(|kind| *kind != TaskKind::Train.encode());
+    fleet.register(registration).await.unwrap();
+    let status = fleet.lease(lease(incarnation)).await.unwrap_err();
+    assert_eq!(Refusal::read(&status).code, ErrorCode::Forbidden);
+}
+
+#[tokio::test]
 async fn a_worker_s_certificate_opens_nothing_else() {
     let desk = Desk::new(Limits::default()).await;
     let channel = desk.channel(Some(desk.authority.worker(&[WORKER])));

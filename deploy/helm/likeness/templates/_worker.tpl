@@ -70,17 +70,12 @@ spec:
       env:
         - {name: LIKENESS__TLS_CA, value: /etc/likeness/server-ca/tls.crt}
         - {name: LIKENESS__DRAIN_SECONDS, value: {{ $drain | quote }}}
-        {{- if .worker.group }}
-        # A key of role worker: the group's nodes know each other by it, too, and a token names no worker.
-        - {name: LIKENESS__TOKEN_FILE, value: /etc/likeness/group/token}
-        - name: LIKENESS__NAME
-          valueFrom:
-            fieldRef: {fieldPath: metadata.name}
-        # Between the nodes of a group nothing is encrypted: a NetworkPolicy keeps everybody else out.
-        - {name: LIKENESS__GROUP_PLAINTEXT, value: "true"}
-        {{- else }}
         - {name: LIKENESS__TLS_CLIENT_CERT, value: /etc/likeness/identity/tls.crt}
         - {name: LIKENESS__TLS_CLIENT_KEY, value: /etc/likeness/identity/tls.key}
+        {{- if .worker.group }}
+        # The group's nodes know each other by the same certificates.
+        - {name: LIKENESS__TLS_CLIENT_CA, value: /etc/likeness/worker-ca/tls.crt}
+        - {name: LIKENESS__TRUST_DOMAIN, value: {{ $values.trustDomain }}}
         {{- end }}
         {{- with .worker.slots }}
         - {name: LIKENESS__{{ upper $.worker.role }}_SLOTS, value: {{ . | quote }}}
@@ -113,10 +108,9 @@ spec:
       volumeMounts:
         - {name: settings, mountPath: /etc/likeness/likeness.toml, subPath: likeness.toml, readOnly: true}
         - {name: server-ca, mountPath: /etc/likeness/server-ca, readOnly: true}
-        {{- if .worker.group }}
-        - {name: group, mountPath: /etc/likeness/group, readOnly: true}
-        {{- else }}
         - {name: identity, mountPath: /etc/likeness/identity, readOnly: true}
+        {{- if .worker.group }}
+        - {name: worker-ca, mountPath: /etc/likeness/worker-ca, readOnly: true}
         {{- end }}
         - {name: state, mountPath: /var/lib/likeness}
         {{- if eq $values.bucket.kind "folder" }}
@@ -134,10 +128,6 @@ spec:
       secret:
         secretName: {{ $release }}-server-ca
         items: [{key: tls.crt, path: tls.crt}]
-    {{- if .worker.group }}
-    - name: group
-      secret: {secretName: {{ .worker.group.secret }}, defaultMode: 0440}
-    {{- else }}
     # A certificate and key of this pod alone, which name it: two workers of one name would take each other's leases.
     - name: identity
       csi:
@@ -146,10 +136,19 @@ spec:
         volumeAttributes:
           csi.cert-manager.io/issuer-name: {{ $release }}-worker-ca
           csi.cert-manager.io/issuer-kind: Issuer
-          csi.cert-manager.io/uri-sans: spiffe://{{ $values.trustDomain }}/likeness/worker/${POD_NAME}
-          csi.cert-manager.io/key-usages: client auth
+          csi.cert-manager.io/uri-sans: spiffe://{{ $values.trustDomain }}/likeness/{{ .worker.role }}/${POD_NAME}
+          {{- if .worker.group }}
+          # The host that the others find it by where it leads.
+          csi.cert-manager.io/dns-names: ${POD_NAME}.{{ $release }}-{{ .name }}.${POD_NAMESPACE}
+          {{- end }}
+          csi.cert-manager.io/key-usages: client auth{{ if .worker.group }},server auth{{ end }}
           csi.cert-manager.io/duration: 2160h
           csi.cert-manager.io/fs-group: "65532"
+    {{- if .worker.group }}
+    - name: worker-ca
+      secret:
+        secretName: {{ $release }}-worker-ca
+        items: [{key: tls.crt, path: tls.crt}]
     {{- end }}
     {{- if eq $values.bucket.kind "folder" }}
     - name: bucket

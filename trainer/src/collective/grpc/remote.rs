@@ -39,14 +39,14 @@ pub enum JoinError {
 }
 
 impl Remote {
-    /// Joins as rank `rank` and returns when the group stands, however long that takes. A call gives up a quarter after
-    /// `limit`: the leader, which knows who is missing, does at `limit`.
+    /// Joins as rank `rank` and returns when the group stands, however long that takes. Presents `token`; none: the certificate of
+    /// the connection speaks for it. A call gives up a quarter after `limit`: the leader, which knows who is missing, does at `limit`.
     ///
     /// # Errors
     /// See [`JoinError`].
     pub async fn join(
         leader: Endpoint,
-        token: &Secret,
+        token: Option<&Secret>,
         terms: &Terms,
         rank: usize,
         limit: Duration,
@@ -59,7 +59,7 @@ impl Remote {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .keep_alive_timeout(KEEP_ALIVE);
         let channel = leader.connect().await.map_err(|error| JoinError::Unanswered(chain(&error)))?;
-        let mut client = RanksClient::with_interceptor(channel, Bearer::new(token))
+        let mut client = RanksClient::with_interceptor(channel, token.map_or_else(Bearer::none, Bearer::new))
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
 
