@@ -63,7 +63,7 @@ impl Trade {
     fn does(self, kind: TaskKind) -> bool {
         match kind {
             TaskKind::Train => self != Self::Sampler,
-            TaskKind::Render | TaskKind::Assemble => self != Self::Trainer,
+            TaskKind::Preview | TaskKind::Render | TaskKind::Assemble => self != Self::Trainer,
         }
     }
 
@@ -213,12 +213,12 @@ mod tests {
 
     #[test]
     fn a_worker_has_tasks_of_its_trade_alone() {
-        use TaskKind::{Assemble, Render, Train};
+        use TaskKind::{Assemble, Preview, Render, Train};
         for (trade, kinds, may) in [
-            (Trade::Any, &[Train, Render, Assemble][..], true),
+            (Trade::Any, &[Train, Preview, Render, Assemble][..], true),
             (Trade::Trainer, &[Train], true),
             (Trade::Trainer, &[Train, Render], false),
-            (Trade::Sampler, &[Render, Assemble], true),
+            (Trade::Sampler, &[Preview, Render, Assemble], true),
             (Trade::Sampler, &[Train], false),
         ] {
             assert_eq!(trade.check(kinds).is_ok(), may, "{trade:?} {kinds:?}");
