@@ -52,7 +52,11 @@ fn messages() -> [(&'static str, Vec<u8>); 18] {
         ("photo", photo().encode_to_vec()),
         ("avatar", avatar().encode_to_vec()),
         ("register", register().encode_to_vec()),
-        ("lease", v1::LeaseRequest { incarnation: id(), kinds: kinds(), capacity: 2, wait_ms: 1000, previews: true }.encode_to_vec()),
+        (
+            "lease",
+            v1::LeaseRequest { incarnation: id(), kinds: kinds(), capacity: 2, wait_ms: 1000, previews: true }
+                .encode_to_vec(),
+        ),
         ("renew", v1::RenewRequest { incarnation: id(), renewals: renewals() }.encode_to_vec()),
         (
             "complete-train",
