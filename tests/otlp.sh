@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # A job's trace and the metrics over OTLP/HTTP, heard by a receiver that is not ours (oteltap, from PyPI). Installs it into a folder of
-# its own; a receiver that cannot be had is a failure. tests/otlp.sh cost measures what tracing costs instead.
+# its own; a receiver that cannot be had is a failure. `cost` and `share` measure what tracing costs instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache="${XDG_CACHE_HOME:-$HOME/.cache}"
@@ -15,7 +15,7 @@ if [ ! -e "$stamp" ]; then
 fi
 [ -n "${LIKENESS:-}" ] || cargo build --release --workspace --bin likeness --locked
 LIKENESS="${LIKENESS:-$CARGO_TARGET_DIR/release/likeness}"
-if [ "${1:-}" = cost ]; then
-    exec "$venv/bin/python" tests/otlp/cost.py "$LIKENESS" "${@:2}"
-fi
+case "${1:-}" in
+    cost | share) exec "$venv/bin/python" "tests/otlp/$1.py" "$LIKENESS" "${@:2}" ;;
+esac
 exec "$venv/bin/python" tests/otlp/job.py "$LIKENESS"
