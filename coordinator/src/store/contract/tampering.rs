@@ -1,4 +1,5 @@
-//! Changes to the log that whoever owns the database could make, and what `verify` says of them.
+//! Changes behind the store's back: those to the log that whoever owns the database could make, and what `verify` says of them; and rows as
+//! an earlier release left them.
 
 use super::*;
 use crate::audit::{AuditLog, Broken, VerifyError};
@@ -78,4 +79,12 @@ pub(crate) async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head<
     assert_eq!(broken(world.engine.log().await.verify(Some(head)).await), Broken::Truncated { last: 3, head });
     world.put("gil").await;
     assert_eq!(broken(world.engine.log().await.verify(Some(head)).await), Broken::Truncated { last: 4, head });
+}
+
+pub(crate) async fn workers_of_an_earlier_release_are_known_by_their_models<E: Tampering>() {
+    let world = World::<E>::new().await;
+    world.engine.run("UPDATE workers SET models = NULL").await.unwrap();
+    world.put("ada").await;
+    let job = world.submit(&["ada"]).await;
+    assert_eq!(job.base_model, model('a').digest.as_str());
 }

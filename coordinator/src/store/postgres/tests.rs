@@ -79,6 +79,12 @@ async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head() {
     tampering::a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head::<Database>().await;
 }
 
+#[tokio::test]
+#[ignore = "needs a Postgres server: tests/fleet.sh"]
+async fn workers_of_an_earlier_release_are_known_by_their_models() {
+    tampering::workers_of_an_earlier_release_are_known_by_their_models::<Database>().await;
+}
+
 impl Database {
     /// A coordinator's store, by the server's clock.
     async fn replica(&self) -> PostgresStore {

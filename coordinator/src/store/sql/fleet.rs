@@ -32,13 +32,16 @@ pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Re
         software: registration.software.clone(),
         ..Default::default()
     };
+    let models = v1::RegisterRequest { models: record.models.clone(), ..Default::default() };
     sqlx::query(
-        "INSERT INTO workers (name, incarnation, record, seen_at) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, record = excluded.record, seen_at = excluded.seen_at",
+        "INSERT INTO workers (name, incarnation, record, models, seen_at) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (name) DO UPDATE SET incarnation = excluded.incarnation, record = excluded.record,
+             models = excluded.models, seen_at = excluded.seen_at",
     )
     .bind(&registration.worker)
     .bind(registration.incarnation.to_string())
     .bind(record.encode_to_vec())
+    .bind(models.encode_to_vec())
     .bind(w.now.millis())
     .execute(&mut *w.tx)
     .await?;
@@ -46,7 +49,8 @@ pub(super) async fn register(w: &mut Writing, registration: &Registration) -> Re
 }
 
 pub(super) async fn models(tx: &mut Connection) -> Result<Vec<BaseModel>> {
-    let stored: Vec<Vec<u8>> = sqlx::query_scalar("SELECT record FROM workers ORDER BY name").fetch_all(tx).await?;
+    let stored: Vec<Vec<u8>> =
+        sqlx::query_scalar("SELECT DISTINCT coalesce(models, record) FROM workers").fetch_all(tx).await?;
     let mut models = BTreeMap::new();
     for bytes in stored {
         for model in models_of(&bytes)? {

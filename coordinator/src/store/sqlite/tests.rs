@@ -80,6 +80,11 @@ async fn a_tail_that_was_cut_off_is_missed_by_whoever_noted_the_head() {
 }
 
 #[tokio::test]
+async fn workers_of_an_earlier_release_are_known_by_their_models() {
+    tampering::workers_of_an_earlier_release_are_known_by_their_models::<File>().await;
+}
+
+#[tokio::test]
 async fn a_file_that_is_no_database_is_told() {
     let file = File::new().await;
     std::fs::write(file.path(), "dear diary, ".repeat(1000)).unwrap();
