@@ -19,7 +19,6 @@ pub(super) type Row = sqlx::postgres::PgRow;
 
 /// Connections of a pool at most.
 pub(super) const CONNECTIONS: u32 = 16;
-pub(super) const BEGIN: &str = "BEGIN";
 pub(super) const READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 pub(super) const ALONE: &str = contenders!("");
 /// Those in no other transaction's hands; they are locked, but for whoever holds them with [`hold_queue`].

@@ -6,6 +6,7 @@ mod notices;
 mod open;
 #[path = "../sql/mod.rs"]
 mod sql;
+mod turn;
 
 #[cfg(test)]
 mod tests;

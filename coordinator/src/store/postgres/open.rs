@@ -8,6 +8,7 @@ use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use super::dialect::CONNECTIONS;
+use super::turn::Writer;
 use super::{PostgresStore, notices};
 use crate::clock::Clock;
 use crate::store::address::address;
@@ -47,7 +48,7 @@ impl PostgresStore {
         migrating.close().await;
         let pool = pool(CONNECTIONS).connect_with(options.options(LIMITS)).await.map_err(|error| refuse(&error))?;
         let signals = notices::exchange(&pool);
-        Ok(Self { writer: pool.clone(), readers: pool, clock, policy, signals })
+        Ok(Self { writer: Writer(pool.clone()), readers: pool, clock, policy, signals })
     }
 }
 

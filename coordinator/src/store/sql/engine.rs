@@ -9,11 +9,11 @@ use likeness_proto::{
     Completion, Consent, Failure, JobId, LeaseAsk, LeaseId, ObjectKey, ObjectRef, Photo, Prefix, Registration, Release,
     Renewals, SubjectName, Submission, TaskId, TaskKind, TenantId, Verdict,
 };
-use sqlx::pool::PoolConnection;
 use sqlx::{Pool, Transaction};
 use uuid::Uuid;
 
 use super::dialect::{self, Connection, Db};
+use super::turn::{Turn, Writer};
 use super::{
     Result, census, courses, erasures, fleet, jobs, keys, losses, reports, roster, sessions, shares, subjects, submit,
     tenants, upkeep,
@@ -29,7 +29,7 @@ use crate::store::{
 
 /// A store in a database of the dialect.
 pub(crate) struct Engine {
-    pub(in crate::store) writer: Pool<Db>,
+    pub(in crate::store) writer: Writer,
     pub(in crate::store) readers: Pool<Db>,
     /// `None`: the database's own.
     pub(in crate::store) clock: Option<Arc<dyn Clock>>,
@@ -38,12 +38,8 @@ pub(crate) struct Engine {
 }
 
 /// A transaction that writes, and whom to tell once it is committed.
-///
-/// SQLite ends a transaction by itself when the disk is full, behind the back of `sqlx::Transaction`. So this one keeps
-/// its own account, and a connection whose transaction did not end in order is closed rather than used again.
 pub(in crate::store) struct Writing {
-    pub(super) tx: PoolConnection<Db>,
-    is_open: bool,
+    pub(super) tx: Turn,
     pub(super) now: Timestamp,
     pub(super) policy: Policy,
     signals: Vec<Signal>,
@@ -87,20 +83,6 @@ impl Writing {
     pub(super) fn ready(&mut self, tenant: &TenantId, job: JobId, kind: TaskKind, task: TaskId) {
         self.readied.insert((tenant.clone(), job, kind), task);
     }
-
-    async fn end(&mut self, statement: &'static str) -> Result<()> {
-        sqlx::query(statement).execute(&mut *self.tx).await?;
-        self.is_open = false;
-        Ok(())
-    }
-}
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        if self.is_open {
-            self.tx.close_on_drop();
-        }
-    }
 }
 
 /// Connections that may have died since they were last used: as many as a pool has, and one that is new.
@@ -118,15 +100,12 @@ impl Engine {
     }
 
     async fn begin(&self) -> Result<Writing> {
-        let tx = self.writer.acquire().await?;
-        let now = Timestamp::from_millis(0);
+        let mut tx = self.writer.begin().await?;
+        // Read when it is its turn on SQLite, so that later transactions have later times.
+        let now = self.now(&mut tx).await?;
         let (policy, signals) = (self.policy.clone(), Vec::new());
         let (touched, readied, freed, tally) = Default::default();
-        let mut writing = Writing { tx, is_open: true, now, policy, signals, touched, readied, freed, tally };
-        sqlx::query(dialect::BEGIN).execute(&mut *writing.tx).await?;
-        // Read after SQLite's lock is held, so that later transactions have later times.
-        writing.now = self.now(&mut writing.tx).await?;
-        Ok(writing)
+        Ok(Writing { tx, now, policy, signals, touched, readied, freed, tally })
     }
 
     async fn now(&self, tx: &mut Connection) -> Result<Timestamp> {
@@ -137,12 +116,13 @@ impl Engine {
     }
 
     /// Commits and then tells, in a task of its own: a caller that goes away meanwhile takes no signal with it.
-    async fn commit(&self, mut writing: Writing) -> Result<()> {
-        let signals = Arc::clone(&self.signals);
+    async fn commit(&self, writing: Writing) -> Result<()> {
+        let told = Arc::clone(&self.signals);
         let committing = tokio::spawn(async move {
-            writing.end("COMMIT").await?;
-            std::mem::take(&mut writing.tally).count();
-            std::mem::take(&mut writing.signals).into_iter().for_each(|signal| signals.send(signal));
+            let Writing { tx, tally, signals, .. } = writing;
+            tx.commit().await?;
+            tally.count();
+            signals.into_iter().for_each(|signal| told.send(signal));
             Ok(())
         });
         committing.await.map_err(|error| StoreError::Engine(error.to_string()))?
@@ -157,8 +137,7 @@ impl Engine {
         match answer {
             Ok(answer) => self.commit(writing).await.map(|()| answer),
             Err(error) => {
-                // When this fails too, the connection is closed, which does the same.
-                let _ended = writing.end("ROLLBACK").await;
+                writing.tx.roll_back().await;
                 Err(error)
             }
         }

@@ -1,5 +1,6 @@
 //! The tables and what is asked of them: one text for both engines. Each engine includes this folder as its own module,
-//! compiled over its own connection type, and supplies `dialect`: the few statements that are not the same.
+//! compiled over its own connection type, and supplies `dialect`, the few statements that are not the same, and `turn`, how
+//! transactions that write begin and end.
 
 mod audit;
 mod census;
@@ -23,8 +24,8 @@ mod submit;
 mod tenants;
 mod upkeep;
 
-use super::dialect;
 use super::dialect::{Connection, Row};
+use super::{dialect, turn};
 use crate::store::StoreError;
 use engine::Writing;
 

@@ -15,7 +15,6 @@ pub(super) type Row = sqlx::sqlite::SqliteRow;
 
 /// Connections of a pool at most.
 pub(super) const CONNECTIONS: u32 = 4;
-pub(super) const BEGIN: &str = "BEGIN IMMEDIATE";
 pub(super) const READ: &str = "BEGIN";
 pub(super) const ALONE: &str = contenders!("");
 pub(super) const CONTENDERS: &str = ALONE;

@@ -4,6 +4,7 @@ mod dialect;
 mod open;
 #[path = "../sql/mod.rs"]
 mod sql;
+mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::SqlitePool;
+use sqlx::ConnectOptions as _;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use super::SqliteStore;
-use super::dialect::CONNECTIONS;
+use super::dialect::{CONNECTIONS, Connection};
+use super::turn::Writer;
 use crate::clock::Clock;
 use crate::store::faults::sqlite_code;
 use crate::store::{OpenError, Policy, Signals};
@@ -37,27 +38,29 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let writer = pool(1).connect_with(options.clone()).await.map_err(|error| sort(path, error))?;
-        whole(&writer).await.map_err(|reason| OpenError::Corrupt { path: path.to_owned(), reason })?;
-        MIGRATIONS.run(&writer).await.map_err(|error| from_migration(path, error))?;
+        let mut writer = options.connect().await.map_err(|error| sort(path, error))?;
+        whole(&mut writer).await.map_err(|reason| OpenError::Corrupt { path: path.to_owned(), reason })?;
+        MIGRATIONS.run_direct(None, &mut writer, false).await.map_err(|error| from_migration(path, error))?;
         // The file is one process's at a time: what an earlier one was at ended with it, and is
         // taken back at once.
         for statement in ["UPDATE uploads SET deadline = 0", "UPDATE erasures SET held = 0", "DELETE FROM turns"] {
-            sqlx::query(statement).execute(&writer).await.map_err(|error| sort(path, error))?;
+            sqlx::query(statement).execute(&mut writer).await.map_err(|error| sort(path, error))?;
         }
-        let readers =
-            pool(CONNECTIONS).connect_with(options.read_only(true)).await.map_err(|error| sort(path, error))?;
+        let writer = Writer::new(options.clone(), writer);
+        let readers = readers().connect_with(options.read_only(true)).await.map_err(|error| sort(path, error))?;
         Ok(Self { writer, readers, clock, policy, signals: Arc::new(Signals::new(None)) })
     }
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).min_connections(1).idle_timeout(None).max_lifetime(None)
+fn readers() -> SqlitePoolOptions {
+    let readers = SqlitePoolOptions::new().max_connections(CONNECTIONS).min_connections(1);
+    // A file does not go away as a server does.
+    readers.idle_timeout(None).max_lifetime(None).test_before_acquire(false)
 }
 
 /// Looks for damage that would otherwise show up in the middle of the work.
-async fn whole(pool: &SqlitePool) -> std::result::Result<(), String> {
-    let check: std::result::Result<String, _> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(pool).await;
+async fn whole(file: &mut Connection) -> std::result::Result<(), String> {
+    let check: std::result::Result<String, _> = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(file).await;
     match check {
         Ok(answer) if answer == "ok" => Ok(()),
         Ok(damage) => Err(damage),

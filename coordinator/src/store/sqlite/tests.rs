@@ -41,6 +41,16 @@ impl Engine for File {
 
 contract!(File);
 
+/// No page more than there are now: SQLite's own way to a full disk, for as long as the connection lives.
+const FULL: &str = "PRAGMA max_page_count = 1";
+const ROOMY: &str = "PRAGMA max_page_count = 1000000";
+
+async fn write(store: &SqliteStore, statement: &'static str) {
+    let mut turn = store.writer.begin().await.unwrap();
+    sqlx::query(statement).execute(&mut *turn).await.unwrap();
+    turn.commit().await.unwrap();
+}
+
 impl Tampering for File {
     async fn log(&self) -> AuditLog {
         AuditLog::open(&StoreAddress::Sqlite(self.path())).await.unwrap()
@@ -111,7 +121,7 @@ async fn a_database_of_a_newer_release_is_told() {
     let store = file.try_open().await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (9999, 'from the future', TRUE, x'00', 0)";
-    sqlx::query(newer).execute(&store.writer).await.unwrap();
+    write(&store, newer).await;
     store.close().await;
     let error = file.try_open().await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { version: 9999, .. }), "{error}");
@@ -141,10 +151,7 @@ async fn an_upload_of_a_process_that_is_gone_is_taken_back_at_once() {
 async fn a_full_disk_is_told_and_nothing_is_half_done() {
     let file = File::new().await;
     let store = file.try_open().await.unwrap();
-    let pages: i64 = sqlx::query_scalar("PRAGMA page_count").fetch_one(&store.writer).await.unwrap();
-    // SQLite's own way to a full disk: no page more than there are now.
-    let limit = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"));
-    sqlx::query(limit).execute(&store.writer).await.unwrap();
+    write(&store, FULL).await;
     let (tenant, mut refusal) = ("acme".parse().unwrap(), None);
     for number in 0..2000 {
         let name: SubjectName = format!("subject-{number}").parse().unwrap();
@@ -154,8 +161,7 @@ async fn a_full_disk_is_told_and_nothing_is_half_done() {
         }
     }
     assert_eq!(refusal.expect("the pages must run out").code, ErrorCode::StorageFull);
-    let unlimited = sqlx::AssertSqlSafe(format!("PRAGMA max_page_count = {}", pages * 100));
-    sqlx::query(unlimited).execute(&store.writer).await.unwrap();
+    write(&store, ROOMY).await;
     store.begin_upload(&tenant, &"later".parse().unwrap()).await.unwrap();
 }
 
@@ -166,7 +172,7 @@ async fn commits_are_synced_and_keys_are_enforced() {
     let pragma = async |name: &'static str| -> String {
         let value: (String,) =
             sqlx::query_as(sqlx::AssertSqlSafe(format!("SELECT CAST({name} AS TEXT) FROM pragma_{name}")))
-                .fetch_one(&store.writer)
+                .fetch_one(&mut *store.writer.begin().await.unwrap())
                 .await
                 .unwrap();
         value.0
@@ -199,12 +205,11 @@ async fn what_is_asked_of_one_of_a_million_tasks_is_found_by_the_index_that_is_m
         (IDLE, "tasks_ready"),
         (ALONE, "tasks_running"),
     ] {
-        for pool in [&store.writer, &store.readers] {
-            let plan: Vec<(i64, i64, i64, String)> =
-                sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
-                    .fetch_all(pool)
-                    .await
-                    .unwrap();
+        let explain = || sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")));
+        let written: Vec<(i64, i64, i64, String)> =
+            explain().fetch_all(&mut *store.writer.begin().await.unwrap()).await.unwrap();
+        let read = explain().fetch_all(&store.readers).await.unwrap();
+        for plan in [written, read] {
             assert!(plan.iter().any(|(.., step)| step.contains(index)), "{statement}: {plan:?}");
         }
     }
