@@ -38,5 +38,5 @@ pub use samplers::{BadSteps, Sampler, SamplerKind, UnknownSampler};
 pub use schedule::{NoiseSchedule, Prediction};
 pub use text_encoder::TextEncoder;
 pub use tokenizer::{Placeholder, Prompt, Slot, TokenizeError, Tokenizer};
-pub use unet::Unet;
+pub use unet::{Context, Unet};
 pub use vae::Vae;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Result as TensorResult, Tensor};
 
 use crate::cache::ModelCache;
 use crate::digest::{ModelDigest, sha256};
@@ -11,8 +11,8 @@ use crate::ops::composed::Place;
 use crate::ops::conv::Arithmetic;
 use crate::schedule::NoiseSchedule;
 use crate::text_encoder::TextEncoder;
-use crate::tokenizer::Tokenizer;
-use crate::unet::Unet;
+use crate::tokenizer::{Prompt, Tokenizer};
+use crate::unet::{Context, Unet};
 use crate::vae::Vae;
 
 /// A frozen Stable Diffusion 1.x or 2.x, read from a directory in the Hugging Face layout.
@@ -123,6 +123,14 @@ impl BaseModel {
         };
         model.check(dir)?;
         Ok(model)
+    }
+
+    /// What the UNet looks at when it is to draw a prompt, whose slots name rows of `learned` `(n, d)`.
+    ///
+    /// # Errors
+    /// As [`TextEncoder::forward`].
+    pub fn context(&self, prompt: &Prompt, learned: Option<&Tensor>) -> TensorResult<Context> {
+        self.unet.context(&self.text.encode(prompt, learned)?)
     }
 
     /// The side, in pixels, that the model was trained at; 512 where its configuration does not say.

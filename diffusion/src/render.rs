@@ -4,12 +4,14 @@ mod picture;
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::model::BaseModel;
 use crate::samplers::{BadSteps, SamplerKind};
 use crate::tokenizer::Prompt;
+use crate::unet::Context;
 
 pub use picture::{Picture, step};
 
@@ -114,17 +116,17 @@ pub fn render(
 ) -> Result<Vec<RgbPixels>, RenderError> {
     picture::check(model, look)?;
     let learned = learned.map(Tensor::detach);
-    let mut contexts: HashMap<Prompt, Tensor> = HashMap::new();
-    let mut encode = |prompt: &Prompt| match contexts.get(prompt) {
-        Some(context) => Ok(context.clone()),
+    let mut contexts: HashMap<Prompt, Arc<Context>> = HashMap::new();
+    let mut read = |prompt: &Prompt| match contexts.get(prompt) {
+        Some(context) => Ok(Arc::clone(context)),
         None => {
-            let context = model.text.encode(prompt, learned.as_ref())?;
-            contexts.insert(prompt.clone(), context.clone());
+            let context = Arc::new(model.context(prompt, learned.as_ref())?);
+            contexts.insert(prompt.clone(), Arc::clone(&context));
             Ok(context)
         }
     };
     let begun: Result<Vec<Picture>, RenderError> =
-        shots.iter().map(|shot| Picture::begin(model, shot, look, &mut encode)).collect();
+        shots.iter().map(|shot| Picture::begin(model, shot, look, &mut read)).collect();
     let mut pictures = begun?;
     let mut under_way: Vec<&mut Picture> = pictures.iter_mut().collect();
     let mut done = 0;

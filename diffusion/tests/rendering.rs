@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 
 use candle_core::{Tensor, Var};
 use likeness_diffusion::{
-    BaseModel, Device, Look, NoiseKey, Placeholder, Purpose, RenderError, RgbPixels, SamplerKind, Shot, Start, render,
+    BaseModel, Context, Device, Look, NoiseKey, Placeholder, Purpose, RenderError, RgbPixels, SamplerKind, Shot, Start,
+    render,
 };
 
 struct Studio {
@@ -132,6 +133,12 @@ fn networks_refuse_inputs_that_do_not_fit() {
     let (latents, context) = (golden::noise(1, &[2, 4, 8, 8]), golden::noise(2, &[2, 77, 16]));
     let refusal = |result: candle_core::Result<Tensor>| result.unwrap_err().to_string();
     assert!(refusal(model.unet.forward(&latents, &[1], &context)).contains("2 latents, 1 timesteps and 2 contexts"));
+    let own = model.unet.context(&context.get(0).unwrap()).unwrap();
+    let predict = |contexts: &[Vec<&Context>]| refusal(model.unet.predict(&latents, &[1.0, 2.0], contexts));
+    assert!(predict(&[vec![&own], vec![]]).contains("2 latents, 2 timesteps and contexts of 1"));
+    let strange = BaseModel::load(&golden::model("avatar-tiny"), &Device::Cpu).unwrap();
+    let strange = strange.unet.context(&golden::noise(2, &[77, strange.text.width()])).unwrap();
+    assert!(!predict(&[vec![&own], vec![&strange]]).is_empty());
     let narrow = golden::noise(2, &[2, 77, 8]);
     assert!(refusal(model.unet.forward(&latents, &[1, 2], &narrow)).contains("context of width 8"));
     assert!(refusal(model.vae.encode(&golden::noise(1, &[1, 3, 9, 8]))).contains("sides that 2 divides"));
@@ -139,6 +146,33 @@ fn networks_refuse_inputs_that_do_not_fit() {
     assert!(refusal(model.text.rows(&[1 << 20])).contains("token 1048576"));
     let prompt = model.tokenizer.encode("<s>", Some(&Placeholder { token: "<s>".into(), vectors: 3 })).unwrap();
     assert!(refusal(model.text.forward(std::slice::from_ref(&prompt), Some(&learned))).contains("learned row 2, of 2"));
+}
+
+#[test]
+fn a_sample_under_several_contexts_gives_the_bits_of_as_many_samples() {
+    for name in ["avatar-tiny", "sd15-like", "sd2-like"] {
+        let model = BaseModel::load(&golden::model(name), &Device::Cpu).unwrap();
+        let (c, d) = (model.vae.channels(), model.text.width());
+        let encoded = golden::noise(2, &[5, 77, d]);
+        let contexts: Vec<Context> = (0..5).map(|i| model.unet.context(&encoded.get(i).unwrap()).unwrap()).collect();
+        let own = |range: std::ops::Range<usize>| contexts[range].iter().collect::<Vec<_>>();
+        // One sample for all threads to share, and enough for each to have its own.
+        for (contexts, of) in
+            [(vec![own(0..2)], vec![0, 0]), (vec![own(0..2), own(2..3), own(3..5)], vec![0, 0, 1, 2, 2])]
+        {
+            let latents = golden::noise(1, &[contexts.len(), c, 8, 12]);
+            let timesteps = &[801.0, 7.5, 333.0][..contexts.len()];
+            let together = model.unet.predict(&latents, timesteps, &contexts).unwrap();
+            let latents: Vec<Tensor> = of.iter().map(|i| latents.narrow(0, *i, 1).unwrap()).collect();
+            let times: Vec<f32> = of.iter().map(|i| timesteps[*i]).collect();
+            let encoded = encoded.narrow(0, 0, of.len()).unwrap();
+            let apart = model.unet.forward_at(&Tensor::cat(&latents, 0).unwrap(), &times, &encoded).unwrap();
+            let bits = |tensor: &Tensor| -> Vec<u32> {
+                tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap().into_iter().map(f32::to_bits).collect()
+            };
+            assert!(bits(&together) == bits(&apart), "{name}, {} samples", contexts.len());
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ops::AddAssign;
 use std::sync::Arc;
 use std::vec::IntoIter;
 
-use likeness_diffusion::{BaseModel, Embedding, Look, Picture, Prompt, RenderError, RgbPixels, Shot, Tensor, render};
+use likeness_diffusion::{BaseModel, Context, Embedding, Look, Picture, Prompt, RenderError, RgbPixels, Shot, render};
 use likeness_proto::{ErrorCode, Sha256};
 use likeness_telemetry::{metrics::Stopwatch, span};
 use likeness_worker::WorkError;
@@ -19,8 +19,8 @@ use crate::{
     metrics::METRICS,
 };
 
-/// Contexts kept, 77 × 768 values each in SD 1.5: 15 MB.
-const CONTEXTS: usize = 64;
+/// Contexts kept, keys and values of 77 tokens each: 123 MB in SD 1.5.
+const CONTEXTS: usize = 16;
 
 /// One task's pictures.
 pub(crate) struct Order {
@@ -107,8 +107,8 @@ impl Batch {
         each(members, |member| {
             let pixels = member.pixels();
             while let Some((place, shot)) = member.waiting.next_if(|_| idle || pixels <= free) {
-                let encode = |prompt: &Prompt| contexts.get(&member.order.subject, prompt);
-                let picture = Picture::begin(&contexts.model, &shot, &member.order.look, encode).map_err(undrawn)?;
+                let read = |prompt: &Prompt| contexts.get(&member.order.subject, prompt);
+                let picture = Picture::begin(&contexts.model, &shot, &member.order.look, read).map_err(undrawn)?;
                 member.under_way.push((place, picture, span(&member.order.span, "denoise", place)));
                 (free, idle) = (free.saturating_sub(pixels), false);
             }
@@ -221,7 +221,7 @@ fn undrawn(error: RenderError) -> WorkError {
 /// prompts do; the least recently used are forgotten.
 struct Contexts {
     model: Arc<BaseModel>,
-    kept: Cache<(Option<Sha256>, Prompt), Tensor>,
+    kept: Cache<(Option<Sha256>, Prompt), Context>,
 }
 
 impl Contexts {
@@ -229,14 +229,13 @@ impl Contexts {
         Self { model, kept: Cache::new(CONTEXTS) }
     }
 
-    /// `(77, d)`.
-    fn get(&self, subject: &Subject, prompt: &Prompt) -> likeness_diffusion::TensorResult<Tensor> {
+    fn get(&self, subject: &Subject, prompt: &Prompt) -> likeness_diffusion::TensorResult<Arc<Context>> {
         let key = ((!prompt.slots.is_empty()).then_some(subject.digest), prompt.clone());
         if let Some(context) = self.kept.get(&key) {
-            return Ok(Tensor::clone(&context));
+            return Ok(context);
         }
-        let context = self.model.text.encode(prompt, Some(&subject.embedding.rows))?;
-        Ok(Tensor::clone(&self.kept.put(key, context)))
+        let context = self.model.context(prompt, Some(&subject.embedding.rows))?;
+        Ok(self.kept.put(key, context))
     }
 }
 

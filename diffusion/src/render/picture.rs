@@ -1,5 +1,7 @@
 //! A picture under way, and the step that many of them take together.
 
+use std::sync::Arc;
+
 use candle_core::{Result as TensorResult, Tensor, bail};
 
 use super::{Look, RenderError, RgbPixels, Shot, Start};
@@ -7,6 +9,7 @@ use crate::model::BaseModel;
 use crate::noise::{NoiseKey, Purpose};
 use crate::samplers::Sampler;
 use crate::tokenizer::Prompt;
+use crate::unet::Context;
 
 /// A picture between two of its denoising steps. It knows nothing of others: those that share a [`step`] may be of other
 /// subjects and prompts, at other timesteps and under other samplers, and none of it shows in its pixels.
@@ -17,30 +20,29 @@ pub struct Picture {
     seed: u64,
     /// `(1, c, h, w)`.
     latents: Tensor,
-    /// `(77, d)`.
-    context: Tensor,
-    /// Under guidance: the negative prompt's context `(77, d)`, and the scale.
-    away: Option<(Tensor, f64)>,
+    context: Arc<Context>,
+    /// Under guidance: the negative prompt's context, and the scale.
+    away: Option<(Arc<Context>, f64)>,
 }
 
 impl Picture {
-    /// A picture before its first step. `encode` gives a prompt's context `(77, d)`; it is asked for the negative prompt's only
+    /// A picture before its first step. `read` gives a prompt's context ([`BaseModel::context`]); it is asked for the negative prompt's only
     /// where the look has guidance.
     ///
     /// # Errors
-    /// A look that cannot be drawn, latents that do not fit it, and what `encode` fails with.
+    /// A look that cannot be drawn, latents that do not fit it, and what `read` fails with.
     pub fn begin(
         model: &BaseModel,
         shot: &Shot,
         look: &Look,
-        mut encode: impl FnMut(&Prompt) -> TensorResult<Tensor>,
+        mut read: impl FnMut(&Prompt) -> TensorResult<Arc<Context>>,
     ) -> Result<Self, RenderError> {
         check(model, look)?;
         let sampler = look.sampler.build(&model.schedule, look.steps)?;
         let latents = (noise(model, &shot.noise, look)? * sampler.init_noise_sigma())?;
-        let context = encode(&shot.prompt)?;
+        let context = read(&shot.prompt)?;
         let guided = look.guidance > 1.0;
-        let away = guided.then(|| Ok::<_, RenderError>((encode(&shot.negative)?, look.guidance))).transpose()?;
+        let away = guided.then(|| Ok::<_, RenderError>((read(&shot.negative)?, look.guidance))).transpose()?;
         Ok(Self { sampler, done: 0, seed: shot.noise.seed(), latents, context, away })
     }
 
@@ -58,16 +60,15 @@ impl Picture {
     }
 
     /// What it brings into a pass: the UNet's input, the timestep and the contexts, the negative prompt's first.
-    fn rows(&self) -> TensorResult<Vec<(Tensor, f32, &Tensor)>> {
+    fn input(&self) -> TensorResult<(Tensor, f32, Vec<&Context>)> {
         let Some(timestep) = self.sampler.timesteps().get(self.done).copied() else {
             bail!("the picture has had all its {} steps", self.done);
         };
-        let input = self.sampler.scale_model_input(&self.latents, self.done)?;
-        let contexts = self.away.iter().map(|(away, _)| away).chain([&self.context]);
-        Ok(contexts.map(|context| (input.clone(), timestep, context)).collect())
+        let contexts = self.away.iter().map(|(away, _)| &**away).chain([&*self.context]);
+        Ok((self.sampler.scale_model_input(&self.latents, self.done)?, timestep, contexts.collect()))
     }
 
-    /// Takes the step that `predicted` gives: what the UNet made of its rows, each `(1, c, h, w)`.
+    /// Takes the step that `predicted` gives: what the UNet made of it under each of its contexts, each `(1, c, h, w)`.
     fn advance(&mut self, predicted: &[Tensor]) -> TensorResult<()> {
         let output = match (predicted, &self.away) {
             ([only], None) => only.clone(),
@@ -89,28 +90,25 @@ impl Picture {
     }
 }
 
-/// One denoising step of every picture, in one pass through the UNet: two rows for a picture under guidance, one for another.
+/// One denoising step of every picture, in one pass through the UNet: under two contexts for a picture with guidance, one for another.
 /// No graph is kept.
 ///
 /// # Errors
 /// Pictures of different sizes, or one that is done. The pictures are then of no further use.
 pub fn step(model: &BaseModel, pictures: &mut [&mut Picture]) -> TensorResult<()> {
-    let (mut latents, mut timesteps, mut contexts) = (Vec::new(), Vec::new(), Vec::new());
-    for picture in pictures.iter() {
-        for (input, timestep, context) in picture.rows()? {
-            latents.push(input);
-            timesteps.push(timestep);
-            contexts.push(context);
-        }
-    }
-    if latents.is_empty() {
+    if pictures.is_empty() {
         return Ok(());
     }
-    let output = model.unet.forward_at(&Tensor::cat(&latents, 0)?, &timesteps, &Tensor::stack(&contexts, 0)?)?;
-    let mut predicted = (0..timesteps.len()).map(|row| output.narrow(0, row, 1));
+    let inputs = pictures.iter().map(|picture| picture.input()).collect::<TensorResult<Vec<_>>>()?;
+    let latents: Vec<&Tensor> = inputs.iter().map(|(latents, ..)| latents).collect();
+    let timesteps: Vec<f32> = inputs.iter().map(|(_, timestep, _)| *timestep).collect();
+    let latents = Tensor::cat(&latents, 0)?;
+    let contexts: Vec<Vec<&Context>> = inputs.into_iter().map(|(.., contexts)| contexts).collect();
+    let output = model.unet.predict(&latents, &timesteps, &contexts)?;
+    let mut predicted = (0..output.dim(0)?).map(|context| output.narrow(0, context, 1));
     for picture in pictures {
-        let rows = 1 + usize::from(picture.away.is_some());
-        let own: Vec<Tensor> = predicted.by_ref().take(rows).collect::<TensorResult<_>>()?;
+        let contexts = 1 + usize::from(picture.away.is_some());
+        let own: Vec<Tensor> = predicted.by_ref().take(contexts).collect::<TensorResult<_>>()?;
         picture.advance(&own)?;
     }
     Ok(())
@@ -171,7 +169,7 @@ mod tests {
     fn begin(model: &BaseModel, seed: u64, look: Look) -> Picture {
         let encode = |text| model.tokenizer.encode(text, None).unwrap();
         let shot = Shot { prompt: encode("a dog"), negative: encode("red"), noise: Start::Seed(seed) };
-        Picture::begin(model, &shot, &look, |prompt| model.text.encode(prompt, None)).unwrap()
+        Picture::begin(model, &shot, &look, |prompt| model.context(prompt, None).map(Arc::new)).unwrap()
     }
 
     fn bits(picture: &Picture) -> Vec<u32> {

@@ -1,14 +1,17 @@
 //! The frozen denoiser.
 
 pub(crate) mod blocks;
+mod context;
 mod transformer;
 
+use std::cell::Cell;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
 
 use self::blocks::{Downsample, Resnet, Upsample};
+use self::context::Seen;
 use self::transformer::{Shape, Transformer};
 use crate::cache::ModelCache;
 use crate::config::{DownBlockType, UnetConfig, UpBlockType};
@@ -20,8 +23,10 @@ use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Value, frozen_parts};
+use crate::ops::tape::{Value, frozen, frozen_parts};
 use crate::weights::{Groups, Scope, WeightFile, weight_file};
+
+pub use self::context::Context;
 
 /// The stem of the weight files that diffusers writes.
 pub(crate) const STEM: &str = "diffusion_pytorch_model";
@@ -83,7 +88,7 @@ impl Unet {
         let config = UnetConfig::load(&folder.join("config.json"))?;
         let place = computing.place(device);
         let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place, cache)?;
-        let builder = Builder { config: &config, root: file.root() };
+        let builder = Builder { config: &config, root: file.root(), crossings: Cell::new(0) };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");
         let time1 = embedding.pp("linear_1").linear(first, time)?;
@@ -147,24 +152,65 @@ impl Unet {
             let (channels, width) = (self.config.in_channels, self.config.cross_attention_dim);
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
-        // Weights that stay in the cache may be read often.
-        let small = self.weights <= SMALL && self.place.has_kernels();
-        let parts = if small { rayon::current_num_threads().min(b) } else { 1 };
         let (latents, context) = (latents.to_dtype(self.place.dtype)?, context.to_dtype(self.place.dtype)?);
-        let predicted = frozen_parts(&latents, &context, parts, |latents, context, samples| {
-            self.pass(latents, &timesteps[samples], context)
+        let predicted = frozen_parts(&latents, &context, self.threads().min(b), |latents, context, samples| {
+            self.pass(latents, &timesteps[samples], &Seen::Encoded(context))
         });
         predicted?.to_dtype(DType::F32)
     }
 
-    fn pass(&self, latents: &Value, timesteps: &[f32], context: &Value) -> Result<Value> {
+    /// Threads that work on samples of their own, since weights that stay in the cache may be read often.
+    fn threads(&self) -> usize {
+        if self.weights <= SMALL && self.place.has_kernels() { rayon::current_num_threads() } else { 1 }
+    }
+
+    /// What it looks at, of a context `(77, d)`, for [`Self::predict`].
+    ///
+    /// # Errors
+    /// A context of another width.
+    pub fn context(&self, encoded: &Tensor) -> Result<Context> {
+        let encoded = encoded.detach().unsqueeze(0)?.to_dtype(self.place.dtype)?;
+        let transformers = self.down.iter().flat_map(|down| &down.stage).filter_map(|stage| stage.1.as_ref());
+        let transformers = transformers.chain([&self.middle.transformer]);
+        let up = self.up.iter().flat_map(|up| &up.stage).filter_map(|stage| stage.1.as_ref());
+        let crossings = transformers.chain(up).flat_map(Transformer::crossings);
+        Ok(Context(crossings.map(|kv| frozen(&encoded, |encoded| kv.forward(encoded))).collect::<Result<_>>()?))
+    }
+
+    /// As [`Self::forward_at`], each sample under one or several contexts: `(n, c, h, w)` for n contexts in all, those of the first sample
+    /// first, to the same bits. No graph is kept.
+    ///
+    /// # Errors
+    /// Shapes that do not fit, a sample without a context, a context of another UNet.
+    pub fn predict(&self, latents: &Tensor, timesteps: &[f32], contexts: &[Vec<&Context>]) -> Result<Tensor> {
+        let b = latents.dim(0)?;
+        if b == 0 || timesteps.len() != b || contexts.len() != b || contexts.iter().any(Vec::is_empty) {
+            let (times, owners) = (timesteps.len(), contexts.iter().filter(|own| !own.is_empty()).count());
+            bail!("{b} latents, {times} timesteps and contexts of {owners}: as many of each are wanted");
+        }
+        if b < self.threads() && contexts.iter().any(|own| own.len() > 1) {
+            // To keep all threads at work is worth more than what contexts share.
+            let samples = || contexts.iter().enumerate().flat_map(|(sample, own)| own.iter().map(move |_| sample));
+            let latents: Vec<Tensor> = samples().map(|sample| latents.narrow(0, sample, 1)).collect::<Result<_>>()?;
+            let timesteps: Vec<f32> = samples().map(|sample| timesteps[sample]).collect();
+            let contexts: Vec<Vec<&Context>> = contexts.iter().flatten().map(|context| vec![*context]).collect();
+            return self.predict(&Tensor::cat(&latents, 0)?, &timesteps, &contexts);
+        }
+        let latents = latents.detach().to_dtype(self.place.dtype)?;
+        let predicted = frozen_parts(&latents, &latents, self.threads().min(b), |latents, _, samples| {
+            self.pass(latents, &timesteps[samples.clone()], &Seen::contexts(&contexts[samples])?)
+        });
+        predicted?.to_dtype(DType::F32)
+    }
+
+    fn pass(&self, latents: &Value, timesteps: &[f32], seen: &Seen<'_>) -> Result<Value> {
         let time = &self.embed(timesteps)?;
         let mut x = self.conv_in.forward(&Move::ChannelsLast.forward(latents)?)?;
 
         let mut skips = vec![x.clone()];
         for block in &self.down {
             for stage in &block.stage {
-                x = self.stage(stage, &x, time, context)?;
+                x = self.stage(stage, &x, time, seen)?;
                 skips.push(x.clone());
             }
             if let Some(downsample) = &block.then {
@@ -173,15 +219,16 @@ impl Unet {
             }
         }
 
-        let (middle, inner) = (Arc::clone(&self.middle), time.clone());
-        x = self.part(&x, context, move |x, context| {
-            let x = middle.transformer.forward(&middle.first.forward(x, Some(&inner))?, context)?;
-            middle.last.forward(&x, Some(&inner))
+        let (middle, inner) = (Arc::clone(&self.middle), seen.beside(&x, time)?);
+        x = self.part(&x, seen, move |x, seen| {
+            let x = middle.transformer.forward(&middle.first.forward(x, Some(&inner))?, seen)?;
+            middle.last.forward(&x, Some(&seen.beside(&x, &inner)?))
         })?;
 
         for block in &self.up {
             for stage in &block.stage {
-                x = self.stage(stage, &join(&x, &pop(&mut skips)?)?, time, context)?;
+                let skip = seen.beside(&x, &pop(&mut skips)?)?;
+                x = self.stage(stage, &join(&x, &skip)?, time, seen)?;
             }
             if let (Some(upsample), Some(next)) = (&block.then, skips.last()) {
                 let (_, height, width, _) = next.dims4()?;
@@ -196,12 +243,12 @@ impl Unet {
         stage: &Arc<(Resnet, Option<Transformer>)>,
         x: &Value,
         time: &Value,
-        context: &Value,
+        seen: &Seen<'_>,
     ) -> Result<Value> {
-        let (stage, time) = (Arc::clone(stage), time.clone());
-        self.part(x, context, move |x, context| {
+        let (stage, time) = (Arc::clone(stage), seen.beside(x, time)?);
+        self.part(x, seen, move |x, seen| {
             let x = stage.0.forward(x, Some(&time))?;
-            stage.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, context))
+            stage.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, seen))
         })
     }
 
@@ -209,12 +256,14 @@ impl Unet {
     fn part(
         &self,
         x: &Value,
-        context: &Value,
-        part: impl Fn(&Value, &Value) -> Result<Value> + Send + Sync + 'static,
+        seen: &Seen<'_>,
+        part: impl Fn(&Value, &Seen<'_>) -> Result<Value> + Send + Sync + 'static,
     ) -> Result<Value> {
-        match self.checkpointing {
-            true => x.checkpointed(context, part),
-            false => part(x, context),
+        match seen {
+            Seen::Encoded(context) if self.checkpointing => {
+                x.checkpointed(context, move |x, context| part(x, &Seen::Encoded(context)))
+            }
+            Seen::Encoded(_) | Seen::Contexts { .. } => part(x, seen),
         }
     }
 
@@ -248,6 +297,8 @@ fn pop(skips: &mut Vec<Value>) -> Result<Value> {
 struct Builder<'a> {
     config: &'a UnetConfig,
     root: Scope<'a>,
+    /// Cross-attentions so far.
+    crossings: Cell<usize>,
 }
 
 impl Builder<'_> {
@@ -276,7 +327,9 @@ impl Builder<'_> {
             linear: config.use_linear_projection,
             // The middle block has a key of its own, and only its default is supported.
             only_cross: block <= last && config.only_cross_attention.of(block).unwrap_or(false),
+            crossings: self.crossings.get(),
         };
+        self.crossings.set(shape.crossings_after());
         Transformer::load(scope, shape)
     }
 
