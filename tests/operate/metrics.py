@@ -43,10 +43,14 @@ def main():
         addresses.append(serve_metrics(fleet, "up", "up", "--json"))
         alone = {"SERVER": fleet.said("up", r'"server": "(http://[^"]+)"'), "TOKEN_FILE": fleet.path / "up/token"}
         url = prometheus(fleet, addresses)
+        scraped = resolve.Prometheus(url)
 
         # One that goes on and is watched, while others come to their end or are refused.
         long = accepted(fleet, ours, "bruno", 100_000)
         fleet.spawn("watch", [fleet.program, "--state", fleet.path / "client", "watch", long], ours)
+        # Its photos are in the bucket: that has to be counted before the next upload, for a rate.
+        puts = f'likeness_bucket_operation_duration_seconds_count{{instance="{addresses[0]}"}}'
+        until("the time of an upload", lambda: scraped.query(puts))
         for where, name in ((ours, "ada"), (alone, "cleo")):
             ended(fleet, where, accepted(fleet, where, name, 4))
         pointless, nobody = fleet.path / "pointless.toml", fleet.path / "nobody"
@@ -56,7 +60,7 @@ def main():
         fleet.client({**ours, "TOKEN_FILE": nobody}, "list")
         # The one that goes on is alone by now, so that its ranks add up: what they take has to be seen twice for a rate.
         sums = "rate(likeness_all_reduce_duration_seconds_count[2m]) > 0"
-        until("the time of an all-reduce", lambda: resolve.Prometheus(url).query(sums))
+        until("the time of an all-reduce", lambda: scraped.query(sums))
         # Its worker dies in the middle: the lease runs out, and there is no second attempt.
         fleet.processes["trainer"].send_signal(signal.SIGKILL)
         until("the job to fail", lambda: '"failed"' in fleet.client(ours, "show", long, "--json").stdout)
