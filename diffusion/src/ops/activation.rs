@@ -51,13 +51,50 @@ impl Activation {
     }
 }
 
-/// `out = f(x, y)`, element by element.
-fn map2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32 + Sync) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(y.par_chunks(PIECE)).for_each(|((out, x), y)| {
-        vectorised(|| out.iter_mut().zip(x).zip(y).for_each(|((o, x), y)| *o = f(*x, *y)));
-    });
-    out
+vectorised! {
+    /// Writes `f(x)`, element by element.
+    fn write_values(f: Activation, out: &mut [f32], x: &[f32]) {
+        let all = out.iter_mut().zip(x);
+        // A loop for each function: one that chose in every turn would not be vectorised.
+        match f {
+            Activation::Silu => for (out, x) in all { *out = Activation::Silu.value(*x) },
+            Activation::QuickGelu => for (out, x) in all { *out = Activation::QuickGelu.value(*x) },
+            Activation::Gelu => for (out, x) in all { *out = Activation::Gelu.value(*x) },
+        }
+    }
+
+    /// Writes `g · f'(x)`, element by element.
+    fn write_slopes(f: Activation, out: &mut [f32], x: &[f32], g: &[f32]) {
+        let all = out.iter_mut().zip(x).zip(g);
+        match f {
+            Activation::Silu => for ((out, x), g) in all { *out = g * Activation::Silu.slope(*x) },
+            Activation::QuickGelu => for ((out, x), g) in all { *out = g * Activation::QuickGelu.slope(*x) },
+            Activation::Gelu => for ((out, x), g) in all { *out = g * Activation::Gelu.slope(*x) },
+        }
+    }
+
+    /// See [`geglu`], of rows of `2n` values.
+    fn write_gated(n: usize, out: &mut [f32], x: &[f32]) {
+        for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
+            let (a, gate) = x.split_at(n);
+            for ((out, a), gate) in out.iter_mut().zip(a).zip(gate) {
+                *out = a * Activation::Gelu.value(*gate);
+            }
+        }
+    }
+
+    /// Writes the gradient of rows of `2n` values from that `g` of what [`geglu`] gives of them.
+    fn write_gated_slopes(n: usize, out: &mut [f32], x: &[f32], g: &[f32]) {
+        for ((out, x), g) in out.chunks_exact_mut(2 * n).zip(x.chunks_exact(2 * n)).zip(g.chunks_exact(n)) {
+            let ((da, dgate), (a, gate)) = (out.split_at_mut(n), x.split_at(n));
+            let (da, dgate, a, gate) = (&mut da[..n], &mut dgate[..n], &a[..n], &gate[..n]);
+            for i in 0..n {
+                let cdf = normal_cdf(gate[i]);
+                da[i] = g[i] * gate[i] * cdf;
+                dgate[i] = g[i] * a[i] * (cdf + gate[i] * normal_pdf(gate[i]));
+            }
+        }
+    }
 }
 
 impl CustomOp1 for Activation {
@@ -67,11 +104,8 @@ impl CustomOp1 for Activation {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = values(storage, layout)?;
-        let out = match self {
-            Self::Silu => map2(x, x, |x, _| Self::Silu.value(x)),
-            Self::QuickGelu => map2(x, x, |x, _| Self::QuickGelu.value(x)),
-            Self::Gelu => map2(x, x, |x, _| Self::Gelu.value(x)),
-        };
+        let mut out = vec![0.0; x.len()];
+        out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(out, x)| write_values(*self, out, x));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
 
@@ -99,11 +133,9 @@ impl CustomOp2 for Slope {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, g) = (values(x, lx)?, values(g, lg)?);
-        let out = match self.0 {
-            Activation::Silu => map2(x, g, |x, g| g * Activation::Silu.slope(x)),
-            Activation::QuickGelu => map2(x, g, |x, g| g * Activation::QuickGelu.slope(x)),
-            Activation::Gelu => map2(x, g, |x, g| g * Activation::Gelu.slope(x)),
-        };
+        let mut out = vec![0.0; x.len()];
+        let pieces = out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(g.par_chunks(PIECE));
+        pieces.for_each(|((out, x), g)| write_slopes(self.0, out, x, g));
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }
 }
@@ -135,14 +167,8 @@ impl CustomOp1 for Geglu {
         dims.push(n);
         let mut out = vec![0.0; x.len() / 2];
         let rows = PIECE.div_ceil(n);
-        out.par_chunks_mut(rows * n).zip(x.par_chunks(rows * 2 * n)).for_each(|(out, x)| {
-            vectorised(|| {
-                for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(2 * n)) {
-                    let (a, gate) = x.split_at(n);
-                    out.iter_mut().zip(a).zip(gate).for_each(|((o, a), g)| *o = a * Activation::Gelu.value(*g));
-                }
-            });
-        });
+        let pieces = out.par_chunks_mut(rows * n).zip(x.par_chunks(rows * 2 * n));
+        pieces.for_each(|(out, x)| write_gated(n, out, x));
         Ok((CpuStorage::F32(out), Shape::from(dims)))
     }
 
@@ -173,27 +199,8 @@ impl CustomOp2 for GegluGradient {
         let mut out = vec![0.0; x.len()];
         let rows = PIECE.div_ceil(2 * n);
         let pieces = out.par_chunks_mut(rows * 2 * n).zip(x.par_chunks(rows * 2 * n)).zip(g.par_chunks(rows * n));
-        pieces.for_each(|((out, x), g)| {
-            vectorised(|| {
-                for ((out, x), g) in out.chunks_exact_mut(2 * n).zip(x.chunks_exact(2 * n)).zip(g.chunks_exact(n)) {
-                    geglu_row(out, x, g);
-                }
-            });
-        });
+        pieces.for_each(|((out, x), g)| write_gated_slopes(n, out, x, g));
         Ok((CpuStorage::F32(out), lx.shape().clone()))
-    }
-}
-
-#[inline(always)]
-fn geglu_row(out: &mut [f32], x: &[f32], g: &[f32]) {
-    let n = g.len();
-    let (da, dgate) = out.split_at_mut(n);
-    let (a, gate) = x.split_at(n);
-    let (da, dgate, a, gate) = (&mut da[..n], &mut dgate[..n], &a[..n], &gate[..n]);
-    for i in 0..n {
-        let cdf = normal_cdf(gate[i]);
-        da[i] = g[i] * gate[i] * cdf;
-        dgate[i] = g[i] * a[i] * (cdf + gate[i] * normal_pdf(gate[i]));
     }
 }
 

@@ -104,15 +104,7 @@ impl Call<'_> {
         norms.resize(count, 0.0);
         let q = self.q.view(self.queries, sample, rows, head * self.dim(), self.dim());
         product(weights, self.keys, Write::Replace, self.scale(), q, k);
-        vectorised(|| {
-            for (at, (row, norm)) in weights.chunks_exact_mut(self.keys).zip(norms.iter_mut()).enumerate() {
-                let seen = if self.op.causal { (first + at + 1).min(self.keys) } else { self.keys };
-                let (row, hidden) = row.split_at_mut(seen);
-                hidden.fill(0.0);
-                let largest = max(row);
-                *norm = 1.0 / map_sum(row, |x| exp(x - largest));
-            }
-        });
+        exponentials(weights, norms, self.keys, if self.op.causal { first + 1 } else { self.keys });
     }
 
     /// All keys or values of a head.
@@ -189,10 +181,7 @@ impl Call<'_> {
         let weights = weights.values(rows.1 * keys);
         let slopes = slopes.values(rows.1 * keys);
         product(slopes, keys, Write::Replace, 1.0, g, &*v_transposed);
-        vectorised(|| {
-            let lines = weights.chunks_exact_mut(keys).zip(slopes.chunks_exact_mut(keys)).zip(&*norms);
-            lines.for_each(|((p, d), norm)| through_softmax(p, d, *norm));
-        });
+        through_softmax(weights, slopes, norms);
         let weights = Matrix::packed(weights, rows.1, keys);
         let slopes = Matrix::packed(slopes, rows.1, keys);
         product(dq, dim, Write::Replace, self.scale(), slopes, &*k);
@@ -227,12 +216,31 @@ struct Buffers {
     slopes: Scratch,
 }
 
-/// Normalises the weights `p` and turns their gradient `d` into that of the scores.
-#[inline(always)]
-fn through_softmax(p: &mut [f32], d: &mut [f32], norm: f32) {
-    p.iter_mut().for_each(|p| *p *= norm);
-    let mean = sum2(p, d, |p, d| p * d);
-    d.iter_mut().zip(&*p).for_each(|(d, p)| *d = p * (*d - mean));
+vectorised! {
+    /// Replaces rows of `keys` scores by e^(score - largest), and writes the reciprocals of their sums to `norms`. The first row sees
+    /// `seen` keys, each further one a key more, as far as there are any; the weights of others are zero.
+    fn exponentials(scores: &mut [f32], norms: &mut [f32], keys: usize, seen: usize) {
+        for (at, (row, norm)) in scores.chunks_exact_mut(keys).zip(norms).enumerate() {
+            let (row, hidden) = row.split_at_mut((seen + at).min(keys));
+            hidden.fill(0.0);
+            let largest = max(row);
+            *norm = 1.0 / map_sum(row, |x| exp(x - largest));
+        }
+    }
+
+    /// Normalises the weights `p`, a row for each of `norms`, and turns their gradient `d` into that of the scores.
+    fn through_softmax(p: &mut [f32], d: &mut [f32], norms: &[f32]) {
+        let keys = p.len() / norms.len();
+        for ((p, d), norm) in p.chunks_exact_mut(keys).zip(d.chunks_exact_mut(keys)).zip(norms) {
+            for p in &mut *p {
+                *p *= norm;
+            }
+            let mean = sum2(p, d, |p, d| p * d);
+            for (d, p) in d.iter_mut().zip(&*p) {
+                *d = p * (*d - mean);
+            }
+        }
+    }
 }
 
 /// The parts of `(b, n, 3c)`.

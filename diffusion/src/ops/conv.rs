@@ -168,10 +168,7 @@ impl Conv3x3 {
                 Some(shift) => bias.iter().zip(shift).map(|(b, s)| b + s).collect(),
                 None => bias.clone(),
             };
-            vectorised(|| {
-                let pixels = out.chunks_exact_mut(*outputs);
-                pixels.for_each(|pixel| pixel.iter_mut().zip(&constant).for_each(|(o, c)| *o += c));
-            });
+            add_to_each(out, &constant);
         });
         if let Some(tile) = self.0.tile(from) {
             self.0.filter().add_to(tile, out, x, Pictures { count, height, width }, Direction::Forward);
@@ -251,6 +248,17 @@ impl Conv3x3 {
                 }
             }
         });
+    }
+}
+
+vectorised! {
+    /// Adds `row` to every row of `out`.
+    fn add_to_each(out: &mut [f32], row: &[f32]) {
+        for out in out.chunks_exact_mut(row.len()) {
+            for (out, value) in out.iter_mut().zip(row) {
+                *out += value;
+            }
+        }
     }
 }
 

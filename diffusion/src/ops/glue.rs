@@ -227,6 +227,14 @@ impl Op2 for Sum {
     }
 }
 
+vectorised! {
+    fn add(out: &mut [f32], other: &[f32]) {
+        for (out, other) in out.iter_mut().zip(other) {
+            *out += other;
+        }
+    }
+}
+
 impl CustomOp2 for Sum {
     fn name(&self) -> &'static str {
         "sum"
@@ -237,9 +245,7 @@ impl CustomOp2 for Sum {
             bail!("{:?} and {:?} cannot be added", la.shape(), lb.shape());
         }
         let mut out = values(a, la)?.to_vec();
-        out.par_chunks_mut(PIECE).zip(values(b, lb)?.par_chunks(PIECE)).for_each(|(out, b)| {
-            vectorised(|| out.iter_mut().zip(b).for_each(|(o, b)| *o += b));
-        });
+        out.par_chunks_mut(PIECE).zip(values(b, lb)?.par_chunks(PIECE)).for_each(|(out, b)| add(out, b));
         Ok((CpuStorage::F32(out), la.shape().clone()))
     }
 

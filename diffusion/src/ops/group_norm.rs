@@ -73,7 +73,7 @@ impl GroupNorm {
         let pieces: Vec<Vec<Spread>> = x
             .par_chunks(sample)
             .flat_map(|sample| sample.par_chunks(PIECE * channels))
-            .map(|piece| vectorised(|| spreads(piece, channels, *groups)))
+            .map(|piece| spreads(piece, channels, *groups))
             .collect();
         let per_sample = (sample / channels).div_ceil(PIECE);
         let merge = |pieces: &[Vec<Spread>], group: usize| {
@@ -123,28 +123,29 @@ impl Spread {
     }
 }
 
-/// The spread of every group within one piece.
-#[inline(always)]
-fn spreads(piece: &[f32], channels: usize, groups: usize) -> Vec<Spread> {
-    let width = channels / groups;
-    let count = (piece.len() / groups) as f64;
-    let mut sums = vec![0f32; channels];
-    for row in piece.chunks_exact(channels) {
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += x;
+vectorised! {
+    /// The spread of every group within one piece.
+    fn spreads(piece: &[f32], channels: usize, groups: usize) -> Vec<Spread> {
+        let width = channels / groups;
+        let count = (piece.len() / groups) as f64;
+        let mut sums = vec![0f32; channels];
+        for row in piece.chunks_exact(channels) {
+            for (sum, x) in sums.iter_mut().zip(row) {
+                *sum += x;
+            }
         }
-    }
-    let means: Vec<f64> =
-        sums.chunks_exact(width).map(|s| s.iter().map(|s| f64::from(*s)).sum::<f64>() / count).collect();
-    let centres: Vec<f32> = (0..channels).map(|c| means[c / width] as f32).collect();
-    sums.fill(0.0);
-    for row in piece.chunks_exact(channels) {
-        for ((sum, x), centre) in sums.iter_mut().zip(row).zip(&centres) {
-            *sum += (x - centre) * (x - centre);
+        let means: Vec<f64> =
+            sums.chunks_exact(width).map(|s| s.iter().map(|s| f64::from(*s)).sum::<f64>() / count).collect();
+        let centres: Vec<f32> = (0..channels).map(|c| means[c / width] as f32).collect();
+        sums.fill(0.0);
+        for row in piece.chunks_exact(channels) {
+            for ((sum, x), centre) in sums.iter_mut().zip(row).zip(&centres) {
+                *sum += (x - centre) * (x - centre);
+            }
         }
+        let squares = sums.chunks_exact(width).map(|s| s.iter().map(|s| f64::from(*s)).sum::<f64>());
+        means.iter().zip(squares).map(|(&mean, squares)| Spread { count, mean, squares }).collect()
     }
-    let squares = sums.chunks_exact(width).map(|s| s.iter().map(|s| f64::from(*s)).sum::<f64>());
-    means.iter().zip(squares).map(|(&mean, squares)| Spread { count, mean, squares }).collect()
 }
 
 struct Forward {
@@ -168,7 +169,7 @@ impl CustomOp1 for Forward {
             let (factor, offset) = self.norm.affine(moments);
             let piece = PIECE * weight.len();
             out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
-                vectorised(|| normalise(out, x, &factor, &offset, *then));
+                normalise(out, x, &factor, &offset, *then);
             });
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
@@ -193,16 +194,17 @@ impl Op1 for Forward {
     }
 }
 
-#[inline(always)]
-fn normalise(out: &mut [f32], x: &[f32], factor: &[f32], offset: &[f32], then: Then) {
-    let c = factor.len();
-    for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-        for i in 0..c {
-            out[i] = x[i] * factor[i] + offset[i];
-        }
-        if then == Then::Silu {
-            for y in out {
-                *y *= sigmoid(*y);
+vectorised! {
+    fn normalise(out: &mut [f32], x: &[f32], factor: &[f32], offset: &[f32], then: Then) {
+        let c = factor.len();
+        for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            for i in 0..c {
+                out[i] = x[i] * factor[i] + offset[i];
+            }
+            if then == Then::Silu {
+                for y in out {
+                    *y *= sigmoid(*y);
+                }
             }
         }
     }
@@ -239,9 +241,8 @@ impl Gradient {
         let (factor, offset) = self.norm.affine(moments);
         let piece = PIECE * channels;
         let pieces = out.par_chunks_mut(piece).zip(x.par_chunks(piece)).zip(g.par_chunks(piece));
-        let sums: Vec<Sums> = pieces
-            .map(|((out, x), g)| vectorised(|| through_activation(out, x, g, &factor, &offset, &means, *then)))
-            .collect();
+        let sums: Vec<Sums> =
+            pieces.map(|((out, x), g)| through_activation(out, x, g, &factor, &offset, &means, *then)).collect();
 
         let count = (out.len() / groups) as f64;
         let (mut slope, mut level) = (vec![0f32; channels], vec![0f32; channels]);
@@ -256,7 +257,7 @@ impl Gradient {
             level[within].fill((-scale * h) as f32);
         }
         out.par_chunks_mut(piece).zip(x.par_chunks(piece)).for_each(|(out, x)| {
-            vectorised(|| through_norm(out, x, &factor, &slope, &level, &means));
+            through_norm(out, x, &factor, &slope, &level, &means);
         });
     }
 }
@@ -267,44 +268,44 @@ struct Sums {
     centred: Vec<f32>,
 }
 
-/// Writes the gradient with respect to the normalised, scaled and shifted values.
-#[inline(always)]
-fn through_activation(
-    out: &mut [f32],
-    x: &[f32],
-    g: &[f32],
-    factor: &[f32],
-    offset: &[f32],
-    means: &[f32],
-    then: Then,
-) -> Sums {
-    let c = factor.len();
-    let (mut plain, mut centred) = (vec![0f32; c], vec![0f32; c]);
-    for ((out, x), g) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(g.chunks_exact(c)) {
-        match then {
-            Then::Nothing => out.copy_from_slice(g),
-            Then::Silu => {
-                for i in 0..c {
-                    let y = x[i] * factor[i] + offset[i];
-                    let s = sigmoid(y);
-                    out[i] = g[i] * s * (1.0 + y * (1.0 - s));
+vectorised! {
+    /// Writes the gradient with respect to the normalised, scaled and shifted values.
+    fn through_activation(
+        out: &mut [f32],
+        x: &[f32],
+        g: &[f32],
+        factor: &[f32],
+        offset: &[f32],
+        means: &[f32],
+        then: Then,
+    ) -> Sums {
+        let c = factor.len();
+        let (mut plain, mut centred) = (vec![0f32; c], vec![0f32; c]);
+        for ((out, x), g) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(g.chunks_exact(c)) {
+            match then {
+                Then::Nothing => out.copy_from_slice(g),
+                Then::Silu => {
+                    for i in 0..c {
+                        let y = x[i] * factor[i] + offset[i];
+                        let s = sigmoid(y);
+                        out[i] = g[i] * s * (1.0 + y * (1.0 - s));
+                    }
                 }
             }
+            for i in 0..c {
+                plain[i] += out[i];
+                centred[i] += out[i] * (x[i] - means[i]);
+            }
         }
-        for i in 0..c {
-            plain[i] += out[i];
-            centred[i] += out[i] * (x[i] - means[i]);
-        }
+        Sums { plain, centred }
     }
-    Sums { plain, centred }
-}
 
-#[inline(always)]
-fn through_norm(out: &mut [f32], x: &[f32], factor: &[f32], slope: &[f32], level: &[f32], means: &[f32]) {
-    let c = factor.len();
-    for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
-        for i in 0..c {
-            out[i] = out[i] * factor[i] + (x[i] - means[i]) * slope[i] + level[i];
+    fn through_norm(out: &mut [f32], x: &[f32], factor: &[f32], slope: &[f32], level: &[f32], means: &[f32]) {
+        let c = factor.len();
+        for (out, x) in out.chunks_exact_mut(c).zip(x.chunks_exact(c)) {
+            for i in 0..c {
+                out[i] = out[i] * factor[i] + (x[i] - means[i]) * slope[i] + level[i];
+            }
         }
     }
 }

@@ -56,6 +56,25 @@ fn moments(row: &[f32], epsilon: f32) -> (f32, f32) {
     (mean, 1.0 / (variance + epsilon).sqrt())
 }
 
+vectorised! {
+    fn normalise(out: &mut [f32], x: &[f32], weight: &[f32], bias: &[f32], epsilon: f32) {
+        let width = weight.len();
+        for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
+            let (mean, scale) = moments(x, epsilon);
+            for i in 0..width {
+                out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
+            }
+        }
+    }
+
+    fn gradients(out: &mut [f32], x: &[f32], g: &[f32], weight: &[f32], epsilon: f32) {
+        let width = weight.len();
+        for ((out, x), g) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width)) {
+            row_gradient(out, x, g, weight, epsilon);
+        }
+    }
+}
+
 impl CustomOp1 for LayerNorm {
     fn name(&self) -> &'static str {
         "frozen-layer-norm"
@@ -70,14 +89,7 @@ impl CustomOp1 for LayerNorm {
         let x = values(storage, layout)?;
         let mut out = vec![0.0; x.len()];
         out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).for_each(|(out, x)| {
-            vectorised(|| {
-                for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
-                    let (mean, scale) = moments(x, *epsilon);
-                    for i in 0..width {
-                        out[i] = (x[i] - mean) * scale * weight[i] + bias[i];
-                    }
-                }
-            });
+            normalise(out, x, weight, bias, *epsilon);
         });
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -111,11 +123,7 @@ impl CustomOp2 for Gradient {
         let pieces =
             out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).zip(g.par_chunks(PIECE * width));
         pieces.for_each(|((out, x), g)| {
-            vectorised(|| {
-                for ((out, x), g) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(g.chunks_exact(width)) {
-                    row_gradient(out, x, g, weight, *epsilon);
-                }
-            });
+            gradients(out, x, g, weight, *epsilon);
         });
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }

@@ -182,10 +182,7 @@ pub(super) fn pack(out: &mut [f32], matrix: Matrix<'_>, panel: usize, rows: Rang
     let width = LANES.min(columns - first);
     let at = |i: usize, j: usize| &matrix.data()[i * row + j * col..];
     if col == 1 && width == LANES {
-        vectorised(|| {
-            let lines = out.as_chunks_mut::<LANES>().0.iter_mut().zip(rows);
-            lines.for_each(|(out, i)| out.copy_from_slice(&at(i, first)[..LANES]));
-        });
+        copy(out, at(rows.start, first), row);
     } else if row == 1 && width == LANES {
         let whole = rows.len() / LANES * LANES;
         let (squares, rest) = out.split_at_mut(whole * LANES);
@@ -195,6 +192,15 @@ pub(super) fn pack(out: &mut [f32], matrix: Matrix<'_>, panel: usize, rows: Rang
         one_by_one(rest, rows.start + whole..rows.end, width, |i, j| at(i, first + j)[0]);
     } else {
         one_by_one(out, rows, width, |i, j| at(i, first + j)[0]);
+    }
+}
+
+vectorised! {
+    /// Copies [`LANES`] values of every `stride`.
+    fn copy(out: &mut [f32], from: &[f32], stride: usize) {
+        for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            out.copy_from_slice(&from[i * stride..][..LANES]);
+        }
     }
 }
 

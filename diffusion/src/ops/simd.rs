@@ -1,13 +1,53 @@
 //! Element-wise arithmetic that the compiler vectorises, and the dispatch that lets it use the processor's widest registers.
 
-/// Runs `work` compiled for the widest vectors of this processor. Only code that is inlined into `work` profits, so the
-/// functions below are all `inline(always)`.
-#[inline(always)]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Defines functions whose bodies are compiled once for each kind of vectors and run with the widest of this processor.
+///
+/// What a body calls has to be inlined into it, or it is compiled for the vectors that every processor has: so the functions
+/// below are all `inline(always)`. A closure cannot be told so, and is left out of line as soon as it is long; a body of its own
+/// is why this is no function that takes one.
+macro_rules! vectorised {
+    ($($(#[$meta:meta])* fn $name:ident($($arg:ident: $type:ty),* $(,)?) $(-> $output:ty)? $body:block)+) => {$(
+        $(#[$meta])*
+        fn $name($($arg: $type),*) $(-> $output)? {
+            #[allow(non_camel_case_types)]
+            struct Work<$($arg),*>($($arg),*);
+
+            impl pulp::WithSimd for Work<$($type),*> {
+                #[allow(unused_parens)]
+                type Output = ($($output)?);
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) -> Self::Output {
+                    let Self($($arg),*) = self;
+                    $body
+                }
+            }
+
+            pulp::Arch::new().dispatch(Work($($arg),*))
+        }
+    )+};
 }
+pub(crate) use vectorised;
 
 const LANES: usize = 16;
+
+/// The sum of all lanes, pair by pair: as a chain it takes longer than what it ends.
+#[inline(always)]
+fn total(lanes: [f32; LANES]) -> f32 {
+    folded(lanes, |a, b| a + b)
+}
+
+#[inline(always)]
+fn folded(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut width = LANES;
+    while width > 1 {
+        width /= 2;
+        for i in 0..width {
+            lanes[i] = f(lanes[i], lanes[width + i]);
+        }
+    }
+    lanes[0]
+}
 
 /// `Σ f(a, b)` over two slices of one length, in 16 interleaved partial sums.
 #[inline(always)]
@@ -20,7 +60,7 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
             lanes[i] += f(a[i], b[i]);
         }
     }
-    lanes.iter().sum::<f32>() + tail
+    total(lanes) + tail
 }
 
 /// `Σ f(x)` over a slice, in 16 interleaved partial sums.
@@ -45,7 +85,7 @@ pub(crate) fn map_sum(xs: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
         *x = f(*x);
         tail += *x;
     }
-    lanes.iter().sum::<f32>() + tail
+    total(lanes) + tail
 }
 
 /// The largest value; NaN values are passed over.
@@ -53,13 +93,14 @@ pub(crate) fn map_sum(xs: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
 pub(crate) fn max(xs: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
     let chunks = xs.chunks_exact(LANES);
-    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |m, &x| if x > m { x } else { m });
+    let larger = |m: f32, x: f32| if x > m { x } else { m };
+    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |m, &x| larger(m, x));
     for chunk in chunks {
         for i in 0..LANES {
-            lanes[i] = if chunk[i] > lanes[i] { chunk[i] } else { lanes[i] };
+            lanes[i] = larger(lanes[i], chunk[i]);
         }
     }
-    lanes.iter().fold(tail, |m, &x| if x > m { x } else { m })
+    larger(tail, folded(lanes, larger))
 }
 
 /// eˣ within 2 ulp for x in [-87, 88], saturating beyond; NaN stays NaN. Cephes' polynomial after reduction by ln 2.
@@ -70,17 +111,17 @@ pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.3, 88.3);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let shifted = x.mul_add(std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
-    let r = x - n * LN2_HIGH - n * LN2_LOW;
-    let p = 1.987_569_1e-4;
-    let p = p * r + 1.398_2e-3;
-    let p = p * r + 8.333_452e-3;
-    let p = p * r + 4.166_579_6e-2;
-    let p = p * r + 1.666_666_5e-1;
-    let p = p * r + 5e-1;
+    let r = n.mul_add(-LN2_LOW, n.mul_add(-LN2_HIGH, x));
+    let p = 1.987_569_1e-4f32;
+    let p = p.mul_add(r, 1.398_2e-3);
+    let p = p.mul_add(r, 8.333_452e-3);
+    let p = p.mul_add(r, 4.166_579_6e-2);
+    let p = p.mul_add(r, 1.666_666_5e-1);
+    let p = p.mul_add(r, 5e-1);
     let power = f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23));
-    (p * r * r + r + 1.0) * power
+    (p.mul_add(r * r, r) + 1.0) * power
 }
 
 /// 1 / (1 + e⁻ˣ).
@@ -94,18 +135,18 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
 pub(crate) fn erf(x: f32) -> f32 {
     let x = x.clamp(-4.0, 4.0);
     let s = x * x;
-    let p = -2.726_142_3e-10;
-    let p = p * s + 2.770_681_4e-8;
-    let p = p * s + -2.101_024e-6;
-    let p = p * s + -5.692_506_4e-5;
-    let p = p * s + -7.349_906e-4;
-    let p = p * s + -2.954_6e-3;
-    let p = p * s + -1.609_603_3e-2;
-    let q = -1.456_607_2e-5;
-    let q = q * s + -2.133_740_6e-4;
-    let q = q * s + -1.682_827e-3;
-    let q = q * s + -7.373_329e-3;
-    let q = q * s + -1.426_473_9e-2;
+    let p = -2.726_142_3e-10f32;
+    let p = p.mul_add(s, 2.770_681_4e-8);
+    let p = p.mul_add(s, -2.101_024e-6);
+    let p = p.mul_add(s, -5.692_506_4e-5);
+    let p = p.mul_add(s, -7.349_906e-4);
+    let p = p.mul_add(s, -2.954_6e-3);
+    let p = p.mul_add(s, -1.609_603_3e-2);
+    let q = -1.456_607_2e-5f32;
+    let q = q.mul_add(s, -2.133_740_6e-4);
+    let q = q.mul_add(s, -1.682_827e-3);
+    let q = q.mul_add(s, -7.373_329e-3);
+    let q = q.mul_add(s, -1.426_473_9e-2);
     x * p / q
 }
 
