@@ -64,6 +64,9 @@ pub fn main() -> ExitCode {
 fn start(cli: Cli, console: Console) -> Result<(), Failure> {
     let Resolved { settings, rows } =
         Settings::resolve(&Sources::of_process(cli.global.config.clone(), cli.settings()))?;
+    if cli.command.role() != Some("coordinator") {
+        likeness_diffusion::memory::share_one_heap();
+    }
     compute_threads(settings.threads)?;
     let runtime = runtime()?;
     let ended = runtime.block_on(async {

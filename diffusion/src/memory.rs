@@ -10,8 +10,16 @@ pub fn keep_freed_memory() {
     glibc::keep_freed_memory();
 }
 
-/// Freed memory that is kept at the end of each of the allocator's heaps.
-pub const KEPT_BYTES: i32 = 1 << 30;
+/// Asks it to have one heap for all threads, too, before there are others: heaps of single threads are of pieces of 64 MiB, each of which
+/// goes back to the system when it is empty, whatever is to be kept. For processes that compute: few of their allocations are so small
+/// that threads would wait for one another.
+pub fn share_one_heap() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    glibc::share_one_heap();
+}
+
+/// Freed memory that is kept at the end of each of the allocator's heaps, all that can be asked for.
+pub const KEPT_BYTES: i32 = i32::MAX;
 
 /// Memory of a GPU: taken, by whomever, and all there is, bytes. What this process has freed counts as taken: it is kept for the
 /// next tensor. None for the CPU.
@@ -65,5 +73,11 @@ mod glibc {
             libc::mallopt(libc::M_TRIM_THRESHOLD, super::KEPT_BYTES);
             libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_BYTES);
         }
+    }
+
+    #[allow(unsafe_code)]
+    pub(super) fn share_one_heap() {
+        // SAFETY: as above.
+        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
     }
 }

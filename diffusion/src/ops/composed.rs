@@ -60,11 +60,17 @@ pub(crate) trait Op1: CustomOp1 + Send + Sync {
         if has_kernel(x) { x.apply_op1_no_bwd(self) } else { self.composed(x)?.contiguous() }
     }
 
-    fn back(&self, x: &Tensor, gradient: &Tensor) -> Result<Tensor> {
+    /// True if [`Self::back`] is to be given the result.
+    fn reads_result(&self) -> bool {
+        false
+    }
+
+    /// The gradient with respect to `x`, contiguous, from the `result` if it reads that and the `gradient` of the result.
+    fn back(&self, x: &Tensor, result: Option<&Tensor>, gradient: &Tensor) -> Result<Tensor> {
         if !has_kernel(x) {
             return self.composed_back(x, gradient)?.contiguous();
         }
-        match self.bwd(x, gradient, gradient)? {
+        match self.bwd(x, result.unwrap_or(gradient), gradient)? {
             Some(gradient) => Ok(gradient),
             None => bail!("{} gave no gradient", self.name()),
         }
@@ -86,9 +92,15 @@ pub(crate) trait Op2: CustomOp2 + Send + Sync {
         if has_kernel(a) { a.apply_op2_no_bwd(b, self) } else { self.composed(a, b)?.contiguous() }
     }
 
-    fn back(&self, a: &Tensor, b: &Tensor, gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
+    /// See [`Op1::reads_result`].
+    fn reads_result(&self) -> bool {
+        false
+    }
+
+    /// The gradients with respect to both, contiguous; see [`Op1::back`].
+    fn back(&self, [a, b]: [&Tensor; 2], result: Option<&Tensor>, gradient: &Tensor) -> Result<[Option<Tensor>; 2]> {
         if has_kernel(a) {
-            return self.bwd(a, b, gradient, gradient).map(|(a, b)| [a, b]);
+            return self.bwd(a, b, result.unwrap_or(gradient), gradient).map(|(a, b)| [a, b]);
         }
         let [a, b] = self.composed_back(a, b, gradient)?;
         Ok([Some(a.contiguous()?), Some(b.contiguous()?)])

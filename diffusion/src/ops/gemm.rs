@@ -51,8 +51,14 @@ impl<'a> Matrix<'a> {
         self.data
     }
 
+    /// A row, where its values lie side by side.
+    pub(super) fn row(&self, row: usize) -> &'a [f32] {
+        assert!(row < self.rows && self.col == 1, "row {row} of {}", self.rows);
+        &self.data[row * self.row..][..self.cols]
+    }
+
     /// Its rows from `first` on.
-    fn lines(self, first: usize, count: usize) -> Self {
+    pub(super) fn lines(self, first: usize, count: usize) -> Self {
         self.transposed().columns(first, count).transposed()
     }
 
@@ -208,7 +214,7 @@ pub(crate) fn product<'a>(
     let ((m, k), (inner, n)) = (lhs.sizes(), rhs.sizes());
     assert_eq!(k, inner, "inner sizes of a product");
     assert!(fits(out.len(), m, n, stride), "a {m}×{n} result, {stride} apart, in {}", out.len());
-    let (mut scratch, arch, panels) = (Scratch::take(), pulp::Arch::new(), n.div_ceil(LANES));
+    let (mut scratch, panels) = (Scratch::take(), n.div_ceil(LANES));
     let length = k.div_ceil(k.div_ceil(DEPTH).max(1)).next_multiple_of(LANES).max(1); // of parts of one length
     for first in (0..k.max(1)).step_by(length) {
         let depth = first..k.min(first + length);
@@ -223,7 +229,8 @@ pub(crate) fn product<'a>(
                     let next = if top == 0 { rhs.next(at, depth.clone()) } else { &[] };
                     let (out, width) = (&mut out[top * stride + at * LANES..], LANES.min(n - at * LANES));
                     let into = into.columns(at * LANES);
-                    arch.dispatch(Strip { out, stride, width, into, scale, lhs, panel, next });
+                    let pitch = LANES;
+                    Strip { out, stride, width, into, scale, lhs, panel, pitch, next }.run();
                 }
             }
         }

@@ -11,6 +11,11 @@ pub(super) const ROWS: usize = 6;
 /// Terms that are added in one turn of the loop.
 const UNROLLED: usize = 4;
 
+/// How the values of the left side lie: side by side within a row, within a column, or in neither.
+const ALONG: usize = 0;
+const ACROSS: usize = 1;
+const APART: usize = 2;
+
 /// `out (+)= scale · lhs · panel`. A value is one chain of fused additions over the depth, whatever the rows around it.
 pub(super) struct Strip<'a> {
     /// Rows of `width` values, one every `stride` values.
@@ -22,8 +27,9 @@ pub(super) struct Strip<'a> {
     pub(super) scale: f32,
     /// `(rows, depth)`.
     pub(super) lhs: Matrix<'a>,
-    /// `(depth, LANES)`.
+    /// `(depth, LANES)`, a row every `pitch` values.
     pub(super) panel: &'a [f32],
+    pub(super) pitch: usize,
     /// What is read next; it is fetched into the cache meanwhile.
     pub(super) next: &'a [f32],
 }
@@ -42,6 +48,7 @@ pub(super) fn fetch<T>(value: &T) {
     let _ = value;
 }
 
+/// All columns of a panel.
 impl WithSimd for Strip<'_> {
     type Output = ();
 
@@ -58,13 +65,38 @@ impl WithSimd for Strip<'_> {
     }
 }
 
+/// A strip of at most half a panel's columns, on vectors of half a panel.
+#[cfg(target_arch = "x86_64")]
+struct Half<'a>(Strip<'a>, pulp::x86::V3);
+
+#[cfg(target_arch = "x86_64")]
+impl pulp::NullaryFnOnce for Half<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.0.tiles::<_, 1>(self.1);
+    }
+}
+
 impl Strip<'_> {
+    /// Computes it, with the widest vectors of this processor that its columns fill.
+    pub(super) fn run(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.width <= LANES / 2
+            && let Some(simd) = pulp::x86::V3::try_new()
+        {
+            return simd.vectorize(Half(self, simd));
+        }
+        pulp::Arch::new().dispatch(self);
+    }
+
     #[inline(always)]
     fn tiles<S: Simd, const V: usize>(mut self, simd: S) {
         let (rows, depth) = self.lhs.sizes();
-        assert_eq!(self.panel.len(), depth * LANES, "a panel of depth {depth}");
+        assert!(fits(self.panel.len(), depth, LANES, self.pitch), "a panel of depth {depth}");
         assert!(self.width <= LANES && fits(self.out.len(), rows, self.width, self.stride));
-        assert!(self.next.is_empty() || self.next.len() == self.panel.len());
+        assert!(self.next.is_empty() || self.next.len() == depth * LANES);
         let fetching = !self.next.is_empty();
         for first in (0..rows).step_by(ROWS) {
             match rows - first {
@@ -83,8 +115,9 @@ impl Strip<'_> {
     #[inline(always)]
     fn tile<S: Simd, const V: usize, const M: usize, const FETCH: bool>(&mut self, simd: S, first: usize) {
         let sums = match self.lhs.strides() {
-            (_, 1) => self.sums::<S, V, M, FETCH, true>(simd, first),
-            _ => self.sums::<S, V, M, FETCH, false>(simd, first),
+            (_, 1) => self.sums::<S, V, M, FETCH, ALONG>(simd, first),
+            (1, _) => self.sums::<S, V, M, FETCH, ACROSS>(simd, first),
+            _ => self.sums::<S, V, M, FETCH, APART>(simd, first),
         };
         for (i, sums) in sums.into_iter().enumerate() {
             let out = &mut self.out[(first + i) * self.stride..][..self.width];
@@ -107,21 +140,21 @@ impl Strip<'_> {
         }
     }
 
-    /// Where the left side lies `ALONG` its rows, four terms are taken at a time: their addresses are constants then.
+    /// Unless the left side's values lie `APART`, four terms are taken at a time: their addresses are constants then.
     #[inline(always)]
-    fn sums<S: Simd, const V: usize, const M: usize, const FETCH: bool, const ALONG: bool>(
+    fn sums<S: Simd, const V: usize, const M: usize, const FETCH: bool, const LIE: usize>(
         &self,
         simd: S,
         first: usize,
     ) -> [[S::f32s; V]; M] {
         let (_, depth) = self.lhs.sizes();
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
-        let whole = if ALONG { depth / UNROLLED * UNROLLED } else { 0 };
+        let whole = if LIE == APART { 0 } else { depth / UNROLLED * UNROLLED };
         for k in (0..whole).step_by(UNROLLED) {
-            self.add::<S, V, M, UNROLLED, FETCH, ALONG>(simd, first, k, &mut sums);
+            self.add::<S, V, M, UNROLLED, FETCH, LIE>(simd, first, k, &mut sums);
         }
         for k in whole..depth {
-            self.add::<S, V, M, 1, FETCH, ALONG>(simd, first, k, &mut sums);
+            self.add::<S, V, M, 1, FETCH, LIE>(simd, first, k, &mut sums);
         }
         sums
     }
@@ -129,15 +162,21 @@ impl Strip<'_> {
     /// Adds terms `k` to `k + U`.
     #[allow(unsafe_code)]
     #[inline(always)]
-    fn add<S: Simd, const V: usize, const M: usize, const U: usize, const FETCH: bool, const ALONG: bool>(
+    fn add<S: Simd, const V: usize, const M: usize, const U: usize, const FETCH: bool, const LIE: usize>(
         &self,
         simd: S,
         first: usize,
         k: usize,
         sums: &mut [[S::f32s; V]; M],
     ) {
-        let ((rows, depth), (row, col)) = (self.lhs.sizes(), self.lhs.strides());
-        debug_assert!(first + M <= rows && k + U <= depth && V * S::F32_LANES == LANES && (!ALONG || col == 1));
+        let (rows, depth) = self.lhs.sizes();
+        let (row, col) = match (LIE, self.lhs.strides()) {
+            (ALONG, (row, _)) => (row, 1),
+            (ACROSS, (_, col)) => (1, col),
+            (_, strides) => strides,
+        };
+        debug_assert!(first + M <= rows && k + U <= depth && V * S::F32_LANES >= self.width);
+        debug_assert_eq!((row, col), self.lhs.strides());
         let (lhs, panel) = (self.lhs.data().as_ptr(), self.panel.as_ptr());
         for u in k..k + U {
             if FETCH {
@@ -146,14 +185,14 @@ impl Strip<'_> {
             }
             let mut vectors = [simd.splat_f32s(0.0); V];
             for (j, vector) in vectors.iter_mut().enumerate() {
-                // SAFETY: the panel holds `depth` times LANES values, which are V vectors, as `tiles` has asserted; they are read
-                // without regard to alignment, and u < depth.
-                *vector = unsafe { panel.add(u * LANES).cast::<S::f32s>().add(j).read_unaligned() };
+                // SAFETY: the panel has `depth` rows of LANES values, of which V vectors are read, every `pitch` values, as `tiles` has
+                // asserted; they are read without regard to alignment, and u < depth.
+                *vector = unsafe { panel.add(u * self.pitch).cast::<S::f32s>().add(j).read_unaligned() };
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: a matrix's element (i, k) lies at i·row + k·col inside its slice, which `Matrix` ensures when it is made;
                 // first + i < rows and u < depth.
-                let factor = unsafe { *lhs.add((first + i) * row + u * if ALONG { 1 } else { col }) };
+                let factor = unsafe { *lhs.add((first + i) * row + u * col) };
                 let factor = simd.splat_f32s(factor);
                 for j in 0..V {
                     sums[j] = simd.mul_add_e_f32s(factor, vectors[j], sums[j]);
@@ -172,5 +211,40 @@ fn write<S: Simd, const V: usize>(simd: S, out: &mut [f32], sums: [S::f32s; V], 
             Write::Over(row) => simd.mul_add_e_f32s(sums[j], scale, S::as_simd_f32s(row).0[j]),
             Write::Add => simd.mul_add_e_f32s(sums[j], scale, out[j]),
         };
+    }
+}
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use pulp::x86::{V3, V4};
+
+    use super::super::testing::noise;
+    use super::super::to_vec;
+    use super::*;
+
+    /// What a strip gives that `run` runs.
+    fn strip(lhs: Matrix<'_>, panel: &[f32], pitch: usize, width: usize, run: impl FnOnce(Strip<'_>)) -> Vec<f32> {
+        let (rows, _) = lhs.sizes();
+        let (mut out, stride, scale) = (vec![0.5; rows * width], width, 0.75);
+        run(Strip { out: &mut out, stride, width, into: Write::Add, scale, lhs, panel, pitch, next: &[] });
+        out
+    }
+
+    #[test]
+    fn vectors_of_any_length_give_the_same_bits() {
+        let (Some(v3), Some(v4)) = (V3::try_new(), V4::try_new()) else { return };
+        let values = to_vec(&noise(1, &[64 * 64])).unwrap();
+        for (rows, depth, pitch) in [(1, 1, LANES), (13, 19, LANES), (24, 40, 5 * LANES)] {
+            let panel = &values[..(depth - 1) * pitch + LANES];
+            let across = Matrix::packed(&values, depth, rows).transposed();
+            for lhs in [Matrix::packed(&values, rows, depth), across, Matrix::strided(&values, rows, depth, 64)] {
+                for width in [LANES, LANES - 3, LANES / 2, 1] {
+                    let run = |run: &dyn Fn(Strip<'_>)| strip(lhs, panel, pitch, width, run);
+                    let wide = run(&|strip| pulp::Simd::vectorize(v4, strip));
+                    assert_eq!(wide, run(&|strip| pulp::Simd::vectorize(v3, strip)), "{rows}×{depth}, {width} columns");
+                    assert_eq!(wide, run(&|strip| strip.run()), "{rows}×{depth}, {width} columns, as they are run");
+                }
+            }
+        }
     }
 }

@@ -108,7 +108,7 @@ impl Panels {
     }
 
     /// Takes the values of `matrix`, in the memory of those it had.
-    pub(crate) fn fill(&mut self, matrix: Matrix<'_>) {
+    pub(super) fn fill(&mut self, matrix: Matrix<'_>) {
         (self.rows, self.columns) = matrix.sizes();
         let len = self.rows * LANES;
         let mut values = match std::mem::replace(&mut self.values, Vec::new().into()) {
@@ -200,6 +200,27 @@ vectorised! {
     fn copy(out: &mut [f32], from: &[f32], stride: usize) {
         for (i, out) in out.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
             out.copy_from_slice(&from[i * stride..][..LANES]);
+        }
+    }
+}
+
+/// Writes the transpose of `matrix`, whose rows lie side by side, without gaps.
+pub(super) fn transposed(out: &mut [f32], matrix: Matrix<'_>) {
+    let (rows, columns) = matrix.sizes();
+    let mut square = [0.0; BLOCK];
+    for top in (0..rows).step_by(LANES) {
+        for left in (0..columns).step_by(LANES) {
+            if rows - top < LANES || columns - left < LANES {
+                for i in top..rows.min(top + LANES) {
+                    let row = &matrix.row(i)[left..columns.min(left + LANES)];
+                    row.iter().enumerate().for_each(|(j, value)| out[(left + j) * rows + i] = *value);
+                }
+                continue;
+            }
+            transpose(|i| &matrix.row(top + i)[left..], &mut square);
+            for (j, line) in square.chunks_exact(LANES).enumerate() {
+                out[(left + j) * rows + top..][..LANES].copy_from_slice(line);
+            }
         }
     }
 }
@@ -330,16 +351,25 @@ mod tests {
     }
 
     #[test]
+    fn a_transposed_matrix_has_rows_and_columns_exchanged() {
+        for (rows, columns) in [(1, 1), (16, 16), (33, 40), (20, 7)] {
+            let (values, mut out) = (counted(rows * columns), vec![0.0; rows * columns]);
+            transposed(&mut out, Matrix::packed(&values, rows, columns));
+            let want = |at: usize| values[at % rows * columns + at / rows];
+            assert!(out.iter().enumerate().all(|(at, got)| *got == want(at)), "{rows}×{columns}");
+        }
+    }
+
+    #[test]
     fn a_turned_block_has_rows_and_columns_exchanged() {
         let values = counted(21 * 32);
-        let mut panels = Panels::default();
-        panels.fill(Matrix::packed(&values, 21, 32));
+        let panels = Panels::transposed(&values, 21, 32).unwrap();
         let mut out = [0.0; BLOCK];
         for rows in [2..18, 18..21] {
             panels.turned(1, rows.clone(), &mut out);
             for (j, line) in out.chunks(LANES).enumerate() {
                 for (i, got) in line.iter().enumerate() {
-                    assert_eq!(*got, if i < rows.len() { values[(rows.start + i) * 32 + 16 + j] } else { 0.0 });
+                    assert_eq!(*got, if i < rows.len() { values[(16 + j) * 21 + rows.start + i] } else { 0.0 });
                 }
             }
         }

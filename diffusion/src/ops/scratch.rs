@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use std::ops::Deref;
 
 /// Buffers that a thread keeps at most; more are never in use at once.
-const KEPT: usize = 4;
+const KEPT: usize = 8;
 
 thread_local! {
     static FREE: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };

@@ -33,17 +33,12 @@ const LANES: usize = 16;
 
 /// The sum of all lanes, pair by pair: as a chain it takes longer than what it ends.
 #[inline(always)]
-fn total(lanes: [f32; LANES]) -> f32 {
-    folded(lanes, |a, b| a + b)
-}
-
-#[inline(always)]
-fn folded(mut lanes: [f32; LANES], f: impl Fn(f32, f32) -> f32) -> f32 {
+fn total(mut lanes: [f32; LANES]) -> f32 {
     let mut width = LANES;
     while width > 1 {
         width /= 2;
         for i in 0..width {
-            lanes[i] = f(lanes[i], lanes[width + i]);
+            lanes[i] += lanes[width + i];
         }
     }
     lanes[0]
@@ -67,40 +62,6 @@ pub(crate) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
 #[inline(always)]
 pub(crate) fn sum(xs: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     sum2(xs, xs, |x, _| f(x))
-}
-
-/// Replaces every `x` by `f(x)` and gives their sum, in 16 interleaved partial sums.
-#[inline(always)]
-pub(crate) fn map_sum(xs: &mut [f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (chunks, rest) = xs.as_chunks_mut::<LANES>();
-    for chunk in chunks {
-        for i in 0..LANES {
-            chunk[i] = f(chunk[i]);
-            lanes[i] += chunk[i];
-        }
-    }
-    let mut tail = 0.0;
-    for x in rest {
-        *x = f(*x);
-        tail += *x;
-    }
-    total(lanes) + tail
-}
-
-/// The largest value; NaN values are passed over.
-#[inline(always)]
-pub(crate) fn max(xs: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = xs.chunks_exact(LANES);
-    let larger = |m: f32, x: f32| if x > m { x } else { m };
-    let tail = chunks.remainder().iter().fold(f32::NEG_INFINITY, |m, &x| larger(m, x));
-    for chunk in chunks {
-        for i in 0..LANES {
-            lanes[i] = larger(lanes[i], chunk[i]);
-        }
-    }
-    larger(tail, folded(lanes, larger))
 }
 
 /// eˣ within 2 ulp for x in [-87, 88], saturating beyond; NaN stays NaN. Cephes' polynomial after reduction by ln 2.
@@ -189,11 +150,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_maxima_reach_the_tail() {
+    fn sums_reach_the_tail() {
         let xs: Vec<f32> = (1..=37).map(|i| i as f32).collect();
         assert_eq!(sum(&xs, |x| x), 703.0);
         assert_eq!(sum2(&xs, &xs, |a, b| a * b), 17575.0);
-        assert_eq!(max(&xs), 37.0);
-        assert_eq!(max(&xs[..3]), 3.0);
     }
 }

@@ -40,11 +40,13 @@ enum Step {
     One {
         op: Box<dyn Op1>,
         input: Tensor,
+        result: Option<Tensor>,
         from: usize,
     },
     Two {
         op: Box<dyn Op2>,
         inputs: [Tensor; 2],
+        result: Option<Tensor>,
         from: [Option<usize>; 2],
     },
     Reshape {
@@ -89,9 +91,11 @@ impl Tape {
             match step {
                 Step::Input(number) => inputs[*number] = Some(gradient),
                 Step::Reshape { to, from } => add(&mut gradients[*from], gradient.reshape(to)?)?,
-                Step::One { op, input, from } => add(&mut gradients[*from], op.back(input, &gradient)?)?,
-                Step::Two { op, inputs: [a, b], from } => {
-                    add_both(&mut gradients, op.back(a, b, &gradient)?, *from)?;
+                Step::One { op, input, result, from } => {
+                    add(&mut gradients[*from], op.back(input, result.as_ref(), &gradient)?)?;
+                }
+                Step::Two { op, inputs: [a, b], result, from } => {
+                    add_both(&mut gradients, op.back([a, b], result.as_ref(), &gradient)?, *from)?;
                 }
                 Step::Again { part, inputs, from } => {
                     // The part goes on with the sums as they stand, so that they are added up in the order they would be without it.
@@ -167,12 +171,14 @@ impl Value {
         })
     }
 
-    /// The result of a frozen op. Its `bwd` is called without the result: it is given the gradient in its place.
+    /// The result of a frozen op. Unless it [reads its result](Op1::reads_result), its `bwd` is given the gradient in the result's
+    /// place, so that the result need not be kept.
     pub(crate) fn apply(&self, op: impl Op1 + 'static) -> Result<Self> {
         let tensor = op.run(&self.tensor)?;
         Ok(match &self.place {
             Some(Place { tape, index }) => {
-                tape.record(Step::One { op: Box::new(op), input: self.tensor.clone(), from: *index }, tensor)
+                let (input, result) = (self.tensor.clone(), op.reads_result().then(|| tensor.clone()));
+                tape.record(Step::One { op: Box::new(op), input, result, from: *index }, tensor)
             }
             None => Self { tensor, place: None },
         })
@@ -185,7 +191,8 @@ impl Value {
         Ok(match self.place.as_ref().or(other.place.as_ref()) {
             Some(Place { tape, .. }) => {
                 let inputs = [self.tensor.clone(), other.tensor.clone()];
-                tape.record(Step::Two { op: Box::new(op), inputs, from }, tensor)
+                let result = op.reads_result().then(|| tensor.clone());
+                tape.record(Step::Two { op: Box::new(op), inputs, result, from }, tensor)
             }
             None => Self { tensor, place: None },
         })

@@ -202,8 +202,8 @@ impl Parts {
                 let lhs = Matrix::packed(&part[point * tiles.len() * depth..], tiles.len(), depth);
                 let panel = &filter[point * depth * LANES..][..depth * LANES];
                 let out = &mut out[(point * self.tiles + tiles.start) * LANES..][..tiles.len() * LANES];
-                let (stride, width, scale) = (LANES, LANES, 1.0);
-                pulp::Arch::new().dispatch(Strip { out, stride, width, into, scale, lhs, panel, next: &[] });
+                let (stride, width, pitch, scale) = (LANES, LANES, LANES, 1.0);
+                Strip { out, stride, width, into, scale, lhs, panel, pitch, next: &[] }.run();
             }
         }
     }
