@@ -22,7 +22,7 @@ impl BaseModel {
     #[must_use]
     pub fn footprint(&self, height: usize, width: usize) -> Footprint {
         let text = self.text.config();
-        let wide = 8 * text.hidden_size + 2 * text.intermediate_size; // inputs of a layer's ops
+        let wide = 6 * text.hidden_size + text.intermediate_size; // two norms, attention and what it gives, the activation
         let context = text.num_hidden_layers * text.max_position_embeddings * wide;
         let parts = parts(self.unet.config(), height * width);
         let everything: usize = parts.iter().map(|part| part.kept).sum();
@@ -38,7 +38,7 @@ impl BaseModel {
 struct Part {
     /// What it reads.
     input: usize,
-    /// The inputs of its ops.
+    /// What the way back of its ops reads.
     kept: usize,
 }
 
@@ -72,16 +72,16 @@ fn parts(config: &UnetConfig, area: usize) -> Vec<Part> {
     parts
 }
 
-/// Two norms and two convolutions, and the result of a shortcut.
+/// What two norms read.
 fn resnet(inputs: usize, outputs: usize) -> usize {
-    2 * inputs + 2 * outputs + if inputs == outputs { 0 } else { outputs }
+    inputs + outputs
 }
 
-/// A group norm and two projections; in each layer three norms, 3 + 2 channels' worth of queries, keys and values, four
-/// projections and the feed-forward's 8 and 4.
+/// What a group norm reads; in each layer what three norms read, 3 + 1 channels' worth of queries, keys and values, what two
+/// attentions give, and the feed-forward's 8.
 fn transformer(config: &UnetConfig, block: usize, channels: usize) -> usize {
     let layers: &PerBlock<usize> = &config.transformer_layers_per_block;
-    (3 + 24 * layers.of(block).unwrap_or(1)) * channels
+    (1 + 17 * layers.of(block).unwrap_or(1)) * channels
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ pub(crate) enum Float {
     Bf16,
 }
 
-/// Values in memory. Those of a checkpoint in f16 stay in f16, which takes half the memory, and are widened, which loses
+/// Values in memory. Those of a large checkpoint in f16 stay in f16, which takes half the memory, and are widened, which loses
 /// nothing, where they are multiplied.
 #[derive(Clone, Debug)]
 pub(crate) enum Values {
@@ -102,7 +102,7 @@ impl<T: Plain> Deref for Held<T> {
 pub(crate) trait Source: Sync {
     fn len(&self) -> usize;
 
-    /// True if f16 holds all its values.
+    /// True if its values are to be held in f16.
     fn is_half(&self) -> bool;
 
     /// Writes the values from `first` on to `out`.
@@ -124,6 +124,8 @@ pub(crate) struct Stored<'a> {
     pub(crate) file: &'a File,
     pub(crate) bytes: Range<u64>,
     pub(crate) float: Float,
+    /// True if f16 is widened as it is read.
+    pub(crate) widened: bool,
     pub(crate) shelf: &'a Shelf,
 }
 
@@ -223,7 +225,7 @@ impl Source for Stored<'_> {
     }
 
     fn is_half(&self) -> bool {
-        self.float == Float::F16
+        self.float == Float::F16 && !self.widened
     }
 
     fn read(&self, first: usize, out: &mut [f32]) -> io::Result<()> {

@@ -21,6 +21,9 @@ use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
 use crate::stored::{Float, Joined, Source, Stored, Values};
 
+/// Values of a small network's weights at most: 32 MiB.
+pub(crate) const SMALL: usize = 8 << 20;
+
 /// An open safetensors file that remembers which of its tensors were taken.
 pub(crate) struct WeightFile<'a> {
     path: PathBuf,
@@ -77,6 +80,12 @@ impl<'a> WeightFile<'a> {
     /// Values of all its tensors.
     pub(crate) fn values(&self) -> usize {
         self.metadata.tensors().values().map(|info| info.shape.iter().product::<usize>()).sum()
+    }
+
+    /// True if its weights stay in the cache between two samples, or nearly: then memory is not short, and what there is to do for each
+    /// weight counts.
+    fn is_small(&self) -> bool {
+        self.values() <= SMALL
     }
 
     /// Checks that every tensor was taken, but for `harmless` ones that old exporters leave behind.
@@ -168,7 +177,8 @@ impl Scope<'_> {
     /// A tensor that is left in the file for now.
     fn stored(&self, name: &str, shape: &[usize]) -> Result<Stored<'_>, LoadError> {
         let (float, bytes) = self.file.place(format!("{}{name}", self.prefix), shape)?;
-        Ok(Stored { file: &self.file.file, bytes, float, shelf: &self.file.shelf })
+        let WeightFile { file, shelf, .. } = self.file;
+        Ok(Stored { file, bytes, float, widened: self.file.is_small(), shelf })
     }
 
     fn unread(&self) -> impl Fn(io::Error) -> LoadError {

@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Storage, Tensor, bail};
 use rayon::prelude::*;
 
-use super::composed::{self, Op1, Op2};
+use super::composed::{self, Op1, Op2, Reads};
 use super::gemm::Matrix;
 use super::tape::Value;
 use super::values;
@@ -249,8 +249,8 @@ fn cut(x: &Tensor, count: usize, heads: usize) -> Result<Vec<Tensor>> {
 }
 
 impl Op1 for OfSelf {
-    fn reads_result(&self) -> bool {
-        true
+    fn reads(&self) -> Reads {
+        Reads::Result
     }
 
     fn composed(&self, qkv: &Tensor) -> Result<Tensor> {
@@ -315,8 +315,8 @@ impl CustomOp2 for OfOther {
 }
 
 impl Op2 for OfOther {
-    fn reads_result(&self) -> bool {
-        true
+    fn reads(&self) -> Reads {
+        Reads::Result
     }
 
     fn composed(&self, q: &Tensor, kv: &Tensor) -> Result<Tensor> {

@@ -45,6 +45,17 @@ fn has_kernel(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == DType::F32
 }
 
+/// What the way back of an op reads; the tape keeps nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reads {
+    /// Shapes alone.
+    Nothing,
+    /// The values of what it is applied to.
+    Input,
+    /// Those, and of its result.
+    Result,
+}
+
 /// An op of one value: a kernel and its gradient for f32 on the CPU, compositions for everything else.
 pub(crate) trait Op1: CustomOp1 + Send + Sync {
     fn composed(&self, x: &Tensor) -> Result<Tensor>;
@@ -60,12 +71,12 @@ pub(crate) trait Op1: CustomOp1 + Send + Sync {
         if has_kernel(x) { x.apply_op1_no_bwd(self) } else { self.composed(x)?.contiguous() }
     }
 
-    /// True if [`Self::back`] is to be given the result.
-    fn reads_result(&self) -> bool {
-        false
+    /// What [`Self::back`] is to be given.
+    fn reads(&self) -> Reads {
+        Reads::Input
     }
 
-    /// The gradient with respect to `x`, contiguous, from the `result` if it reads that and the `gradient` of the result.
+    /// The gradient with respect to `x`, contiguous, from what it reads of `x` and the `result`, and from the `gradient` of the result.
     fn back(&self, x: &Tensor, result: Option<&Tensor>, gradient: &Tensor) -> Result<Tensor> {
         if !has_kernel(x) {
             return self.composed_back(x, gradient)?.contiguous();
@@ -92,9 +103,9 @@ pub(crate) trait Op2: CustomOp2 + Send + Sync {
         if has_kernel(a) { a.apply_op2_no_bwd(b, self) } else { self.composed(a, b)?.contiguous() }
     }
 
-    /// See [`Op1::reads_result`].
-    fn reads_result(&self) -> bool {
-        false
+    /// See [`Op1::reads`].
+    fn reads(&self) -> Reads {
+        Reads::Input
     }
 
     /// The gradients with respect to both, contiguous; see [`Op1::back`].

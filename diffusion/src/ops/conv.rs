@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::composed::{ConvTensors, Op1, Op2, Place};
+use super::composed::{ConvTensors, Op1, Op2, Place, Reads};
 use super::gemm::{FEW_ROWS, Matrix, Right, Write, pieces, product};
 use super::kernel::LANES;
 use super::panels::Panels;
@@ -179,7 +179,8 @@ impl Conv3x3 {
         if count * height * width <= FEW_ROWS {
             let rows = patches.all();
             let rows = Matrix::packed(&rows, count * height * width, 9 * inputs);
-            pieces(out, *outputs, |out, (_, column), count| {
+            pieces(out, *outputs, 9 * inputs * outputs, |out, (row, column), count| {
+                let rows = rows.lines(row, out.len() / count);
                 product(out, count, Write::Add, 1.0, rows, weight.columns(column, count));
             });
             return Ok(());
@@ -220,7 +221,9 @@ impl Conv3x3 {
         };
         if out.len() / inputs <= FEW_ROWS {
             let gathered = patches.all();
-            return pieces(out, *inputs, |out, (_, column), count| taps(out, &gathered, column, count));
+            return pieces(out, *inputs, 9 * inputs * outputs, |out, (row, column), count| {
+                taps(out, &gathered[row * 9 * outputs..], column, count);
+            });
         }
         let pixels = patches.pixels_per_piece();
         out.par_chunks_mut(pixels * inputs).enumerate().for_each_init(Vec::new, |gathered, (piece, out)| {
@@ -286,6 +289,10 @@ impl CustomOp1 for Plain {
 }
 
 impl Op1 for Plain {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         let out = self.conv.composed(x)?;
         match &self.shift {
@@ -328,6 +335,10 @@ impl CustomOp2 for WithResidual {
 }
 
 impl Op2 for WithResidual {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.0.composed(x)? + residual
     }

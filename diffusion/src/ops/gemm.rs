@@ -245,15 +245,23 @@ pub(super) const FEW_ROWS: usize = 2 * PIECE_ROWS;
 const PIECES: usize = 8;
 /// Columns of one piece of work at least, where there are too few rows.
 const PIECE_COLUMNS: usize = 64;
+/// Weights that stay in a thread's cache, so that it costs nothing if each thread reads them all.
+const CACHED: usize = 1 << 17;
 
-/// Computes `out`, rows of `columns` values without gaps, on all threads: pieces of rows where there are enough of them, else pieces
-/// of columns, so that each thread reads its own part of the weights. `work` is given a piece, its first row and its first
-/// column, and the number of columns in it; it must compute a value the same way whatever the piece.
-pub(crate) fn pieces(out: &mut [f32], columns: usize, work: impl Fn(&mut [f32], (usize, usize), usize) + Sync) {
+/// Computes `out`, rows of `columns` values without gaps, on all threads, from products with so many `weights`: pieces of rows where
+/// there are enough of them or weights are few, else pieces of columns, so that each thread reads its own part of the weights. `work`
+/// is given a piece, its first row and its first column, and the number of columns in it; it must compute a value the same way
+/// whatever the piece.
+pub(crate) fn pieces(
+    out: &mut [f32],
+    columns: usize,
+    weights: usize,
+    work: impl Fn(&mut [f32], (usize, usize), usize) + Sync,
+) {
     let rows = out.len() / columns;
-    if rows > FEW_ROWS {
+    if rows > FEW_ROWS || weights <= CACHED {
         let count = (rows / PIECE_ROWS).min(PIECES) / 2 * 2; // even, so that two threads end together
-        let height = rows.div_ceil(count).next_multiple_of(ROWS);
+        let height = rows.div_ceil(count.max(1)).next_multiple_of(ROWS);
         let pieces = out.par_chunks_mut(height * columns).enumerate();
         return pieces.for_each(|(piece, out)| work(out, (piece * height, 0), columns));
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::composed::{self, Op1, Op2};
+use super::composed::{self, Op1, Op2, Reads};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::values;
@@ -62,6 +62,10 @@ impl CustomOp1 for Upsample {
 }
 
 impl Op1 for Upsample {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         let (_, h, w, _) = x.dims4()?;
         let (rows, columns) = self.lines(h, w);
@@ -142,6 +146,10 @@ impl CustomOp2 for Join {
 }
 
 impl Op2 for Join {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, left: &Tensor, right: &Tensor) -> Result<Tensor> {
         Tensor::cat(&[left, right], left.rank() - 1)
     }
@@ -202,6 +210,10 @@ impl CustomOp1 for Move {
 }
 
 impl Op1 for Move {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::ChannelsFirst => composed::channels_first(x),
@@ -218,6 +230,10 @@ impl Op1 for Move {
 pub(crate) struct Sum;
 
 impl Op2 for Sum {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         a + b
     }
@@ -299,6 +315,10 @@ impl CustomOp1 for SpliceOp {
 }
 
 impl Op1 for SpliceOp {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, learned: &Tensor) -> Result<Tensor> {
         composed::spliced(learned, &self.block, &self.splices)
     }

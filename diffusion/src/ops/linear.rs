@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::composed::{LinearTensors, Op1, Op2, Place};
+use super::composed::{LinearTensors, Op1, Op2, Place, Reads};
 use super::gemm::{Matrix, Right, Write, pieces, product};
 use super::panels::Panels;
 use super::tape::Value;
@@ -73,7 +73,7 @@ impl Linear {
     fn write_to(&self, out: &mut [f32], has: bool, x: &[f32]) {
         let Weights { weight, bias, inputs, outputs, .. } = &*self.0;
         let weight = Right::from(weight);
-        pieces(out, *outputs, |out, (row, column), count| {
+        pieces(out, *outputs, inputs * outputs, |out, (row, column), count| {
             let into = match bias {
                 Some(bias) if has => {
                     let bias = &bias[column..];
@@ -114,6 +114,10 @@ impl CustomOp1 for Plain {
 }
 
 impl Op1 for Plain {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
         self.0.shape(x.shape())?;
         placed(self.0.0.tensors.as_ref())?.forward(x)
@@ -153,6 +157,10 @@ impl CustomOp2 for WithResidual {
 }
 
 impl Op2 for WithResidual {
+    fn reads(&self) -> Reads {
+        Reads::Nothing
+    }
+
     fn composed(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         self.0.shape(x.shape())?;
         placed(self.0.0.tensors.as_ref())?.forward(x)? + residual
@@ -180,7 +188,7 @@ impl CustomOp1 for InputGradient {
         let gradient = values(storage, layout)?;
         let mut out = vec![0.0; shape.elem_count()];
         let weight = Right::turned(weight);
-        pieces(&mut out, *inputs, |out, (row, column), count| {
+        pieces(&mut out, *inputs, inputs * outputs, |out, (row, column), count| {
             let rows = Matrix::packed(&gradient[row * outputs..], out.len() / count, *outputs);
             product(out, count, Write::Replace, 1.0, rows, weight.columns(column, count));
         });

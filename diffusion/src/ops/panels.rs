@@ -183,16 +183,24 @@ pub(super) fn pack(out: &mut [f32], matrix: Matrix<'_>, panel: usize, rows: Rang
     let at = |i: usize, j: usize| &matrix.data()[i * row + j * col..];
     if col == 1 && width == LANES {
         copy(out, at(rows.start, first), row);
-    } else if row == 1 && width == LANES {
-        let whole = rows.len() / LANES * LANES;
-        let (squares, rest) = out.split_at_mut(whole * LANES);
-        for (out, i) in squares.chunks_exact_mut(BLOCK).zip(rows.clone().step_by(LANES)) {
-            transpose(|j| at(i, first + j), out);
+    } else if col == 1 {
+        for (out, i) in out.chunks_exact_mut(LANES).zip(rows) {
+            let (values, beyond) = out.split_at_mut(width);
+            values.copy_from_slice(&at(i, first)[..width]);
+            beyond.fill(0.0);
         }
-        one_by_one(rest, rows.start + whole..rows.end, width, |i, j| at(i, first + j)[0]);
+    } else if row == 1 && width == LANES && rows.len() >= LANES {
+        for i in squares(rows.len()) {
+            transpose(|j| at(rows.start + i, first + j), &mut out[i * LANES..][..BLOCK]);
+        }
     } else {
         one_by_one(out, rows, width, |i, j| at(i, first + j)[0]);
     }
+}
+
+/// Where squares begin that cover `len` rows, at least [`LANES`]; the last may overlap the one before.
+fn squares(len: usize) -> impl Iterator<Item = usize> {
+    (0..len).step_by(LANES).map(move |first| first.min(len - LANES))
 }
 
 vectorised! {
@@ -207,16 +215,15 @@ vectorised! {
 /// Writes the transpose of `matrix`, whose rows lie side by side, without gaps.
 pub(super) fn transposed(out: &mut [f32], matrix: Matrix<'_>) {
     let (rows, columns) = matrix.sizes();
+    if rows < LANES || columns < LANES {
+        for i in 0..rows {
+            matrix.row(i).iter().enumerate().for_each(|(j, value)| out[j * rows + i] = *value);
+        }
+        return;
+    }
     let mut square = [0.0; BLOCK];
-    for top in (0..rows).step_by(LANES) {
-        for left in (0..columns).step_by(LANES) {
-            if rows - top < LANES || columns - left < LANES {
-                for i in top..rows.min(top + LANES) {
-                    let row = &matrix.row(i)[left..columns.min(left + LANES)];
-                    row.iter().enumerate().for_each(|(j, value)| out[(left + j) * rows + i] = *value);
-                }
-                continue;
-            }
+    for top in squares(rows) {
+        for left in squares(columns) {
             transpose(|i| &matrix.row(top + i)[left..], &mut square);
             for (j, line) in square.chunks_exact(LANES).enumerate() {
                 out[(left + j) * rows + top..][..LANES].copy_from_slice(line);

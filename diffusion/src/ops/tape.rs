@@ -14,7 +14,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor,
 
 use rayon::prelude::*;
 
-use super::composed::{Op1, Op2};
+use super::composed::{Op1, Op2, Reads};
 use super::glue::Sum;
 
 /// A contiguous tensor within a frozen network, with its place on the tape if a gradient flows through it.
@@ -171,13 +171,13 @@ impl Value {
         })
     }
 
-    /// The result of a frozen op. Unless it [reads its result](Op1::reads_result), its `bwd` is given the gradient in the result's
-    /// place, so that the result need not be kept.
+    /// The result of a frozen op. Its `bwd` is given what it [reads](Op1::reads) and no more: in the place of an input a tensor
+    /// of its shape without memory, in that of the result the gradient.
     pub(crate) fn apply(&self, op: impl Op1 + 'static) -> Result<Self> {
         let tensor = op.run(&self.tensor)?;
         Ok(match &self.place {
             Some(Place { tape, index }) => {
-                let (input, result) = (self.tensor.clone(), op.reads_result().then(|| tensor.clone()));
+                let (input, result) = (kept(&self.tensor, op.reads())?, result(&tensor, op.reads()));
                 tape.record(Step::One { op: Box::new(op), input, result, from: *index }, tensor)
             }
             None => Self { tensor, place: None },
@@ -190,8 +190,8 @@ impl Value {
         let from = [self.index(), other.index()];
         Ok(match self.place.as_ref().or(other.place.as_ref()) {
             Some(Place { tape, .. }) => {
-                let inputs = [self.tensor.clone(), other.tensor.clone()];
-                let result = op.reads_result().then(|| tensor.clone());
+                let inputs = [kept(&self.tensor, op.reads())?, kept(&other.tensor, op.reads())?];
+                let result = result(&tensor, op.reads());
                 tape.record(Step::Two { op: Box::new(op), inputs, result, from }, tensor)
             }
             None => Self { tensor, place: None },
@@ -220,6 +220,19 @@ impl Value {
     fn index(&self) -> Option<usize> {
         self.place.as_ref().map(|place| place.index)
     }
+}
+
+/// An op's input, as its way back is given it.
+fn kept(input: &Tensor, reads: Reads) -> Result<Tensor> {
+    match reads {
+        Reads::Nothing => Tensor::zeros((), input.dtype(), input.device())?.broadcast_as(input.shape()),
+        Reads::Input | Reads::Result => Ok(input.clone()),
+    }
+}
+
+/// Its result.
+fn result(result: &Tensor, reads: Reads) -> Option<Tensor> {
+    (reads == Reads::Result).then(|| result.clone())
 }
 
 /// Runs a frozen network of one input on rayon's threads; see [`frozen2`].

@@ -24,15 +24,12 @@ use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
 use crate::ops::tape::{Value, frozen, frozen_parts};
-use crate::weights::{Groups, Scope, WeightFile, weight_file};
+use crate::weights::{Groups, SMALL, Scope, WeightFile, weight_file};
 
 pub use self::context::Context;
 
 /// The stem of the weight files that diffusers writes.
 pub(crate) const STEM: &str = "diffusion_pytorch_model";
-
-/// Values of a small network's weights at most: 32 MiB.
-const SMALL: usize = 8 << 20;
 
 /// The frozen UNet (diffusers' `UNet2DConditionModel`).
 #[derive(Debug)]
