@@ -10,8 +10,9 @@ pub fn keep_freed_memory() {
     glibc::keep_freed_memory();
 }
 
-/// Asks it to have one heap for all threads, too, before there are others: heaps of single threads are of pieces of 64 MiB, each of which
-/// goes back to the system when it is empty, whatever is to be kept. For processes that compute: few of their allocations are so small
+/// Asks it to have one heap for all threads, too, and for the largest tensors, before there are others: heaps of single threads are of
+/// pieces of 64 MiB, each of which goes back to the system when it is empty, and what is mapped by itself goes back at once, whatever is
+/// to be kept. For processes that compute: few of their allocations are so small
 /// that threads would wait for one another.
 pub fn share_one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -78,6 +79,9 @@ mod glibc {
     #[allow(unsafe_code)]
     pub(super) fn share_one_heap() {
         // SAFETY: as above.
-        unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) };
+        unsafe {
+            libc::mallopt(libc::M_ARENA_MAX, 1);
+            libc::mallopt(libc::M_MMAP_MAX, 0);
+        }
     }
 }

@@ -271,7 +271,6 @@ impl Source for Joined<'_> {
         Some((self.0.first()?.shelf, names.join("+")))
     }
 }
-
 #[cfg(test)]
 impl Source for Vec<f32> {
     fn len(&self) -> usize {

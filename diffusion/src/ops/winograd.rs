@@ -81,8 +81,10 @@ impl Filter<'_> {
         };
         assert!(from.is_multiple_of(LANES) && to.is_multiple_of(LANES), "{from} or {to} is no multiple of {LANES}");
         let (grid, depth) = (Grid { pictures, side: M }, HELD / (T * T * LANES) / LANES * LANES);
-        let (mut spread, mut products, zeros) = (Scratch::take(), Scratch::take(), vec![0.0; depth]);
-        for (first, out) in grid.blocks(out, to) {
+        let zeros = vec![0.0; depth];
+        // Threads take blocks of their own while there are any: within one they wait for each other twice.
+        grid.blocks(out, to).into_par_iter().for_each(|(first, out)| {
+            let (mut spread, mut products) = (Scratch::take(), Scratch::take());
             let tiles = grid.tiles(first, out.len() / to);
             let spread = spread.values(tiles * T * T * from);
             let parts = Parts { tiles, channels: from, depth };
@@ -133,7 +135,7 @@ impl Filter<'_> {
                     }
                 }
             });
-        }
+        });
     }
 
     /// The nine taps between [`LANES`] channels from `channel` on and a panel of results, `(LANES, LANES)` each.
