@@ -106,12 +106,13 @@ impl ModelCache {
         lock(&self.digests).get(place).filter(|known| known.stamp == stamp).map(|known| known.sha256.clone())
     }
 
-    /// What was made of the open weight file at `path`, of so many tensors, or a shelf to put it on.
-    pub(crate) fn shelf(&self, path: &Path, file: &File, tensors: usize) -> Shelf {
+    /// What was made of the open weight file at `path`, of so many tensors, or a shelf to put it on. What is found is to be in memory at
+    /// once if it is to be `present`, else as it is used.
+    pub(crate) fn shelf(&self, path: &Path, file: &File, tensors: usize, present: bool) -> Shelf {
         let shelf = || -> io::Result<Shelf> {
             let (place, stamp) = (path.canonicalize()?, Stamp::of(&file.metadata()?));
             if let Some(sha256) = self.known(&place, stamp)
-                && let Some(full) = Full::open(&self.panels(&sha256), &sha256)?
+                && let Some(full) = Full::open(&self.panels(&sha256), &sha256, present)?
             {
                 return Ok(Shelf::Full(full));
             }

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 use rayon::prelude::*;
+use tracing::debug;
 
 use crate::cache::Shelf;
 use crate::memory::zeros;
@@ -83,6 +84,20 @@ impl<T> Held<T> {
     /// `bytes` of a file, aligned as its values are.
     pub(crate) fn mapped(map: Arc<Mmap>, bytes: Range<usize>) -> Self {
         Self::Mapped(Mapped { map, bytes, of: PhantomData })
+    }
+}
+
+impl<T> Held<T> {
+    /// Gives back the memory of values in a mapped file, until they are read again; others stay.
+    #[allow(unsafe_code)]
+    fn release(&self) {
+        if let Self::Mapped(Mapped { map, bytes, .. }) = self {
+            // SAFETY: pages of a private mapping that nothing writes: whoever reads them finds what the file holds, which never changes.
+            let done = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len()) };
+            if let Err(error) = done {
+                debug!(%error, "mapped weights stay in memory");
+            }
+        }
     }
 }
 
@@ -183,6 +198,14 @@ impl Values {
         }
     }
 
+    /// Gives back the memory of values in a mapped file, until they are read again; others stay.
+    pub(crate) fn release(&self) {
+        match self {
+            Self::Single(values) => values.release(),
+            Self::Half(values) => values.release(),
+        }
+    }
+
     /// The values of `range` as f32.
     pub(crate) fn get(&self, range: Range<usize>) -> Cow<'_, [f32]> {
         match self {
@@ -271,6 +294,7 @@ impl Source for Joined<'_> {
         Some((self.0.first()?.shelf, names.join("+")))
     }
 }
+
 #[cfg(test)]
 impl Source for Vec<f32> {
     fn len(&self) -> usize {

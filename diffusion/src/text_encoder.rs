@@ -49,7 +49,7 @@ impl TextEncoder {
         cache: Option<&ModelCache>,
     ) -> std::result::Result<Self, LoadError> {
         let (config, place) = (TextConfig::load(&folder.join("config.json"))?, computing.place(device));
-        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), computing.arithmetic, &place, cache)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, "model")?), computing, &place, cache)?;
         let d = config.hidden_size;
         let root = file.root().pp("text_model");
         let embeddings = root.pp("embeddings");

@@ -50,7 +50,7 @@ impl Vae {
         let config = VaeConfig::load(&folder.join("config.json"))?;
         let dtype = if computing.precision == DType::F64 { DType::F64 } else { DType::F32 };
         let place = Place { device: device.clone(), dtype };
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place, cache)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing, &place, cache)?;
         let (root, c) = (file.root(), config.latent_channels);
         let encoder = Encoder::load(&root.pp("encoder"), &config)?;
         let decoder = Decoder::load(&root.pp("decoder"), &config)?;

@@ -19,6 +19,7 @@ use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
+use crate::model::Computing;
 use crate::stored::{Float, Joined, Source, Stored, Values};
 
 /// Values of a small network's weights at most: 32 MiB.
@@ -49,11 +50,11 @@ pub(crate) fn weight_file(folder: &Path, stem: &str) -> Result<String, LoadError
 }
 
 impl<'a> WeightFile<'a> {
-    /// Opens `path` and checks its header against its length. Its layers will compute at `place`, its convolutions by `arithmetic`. What
-    /// is made of it for kernels is looked for and kept in the cache, if there is one.
+    /// Opens `path` and checks its header against its length. Its layers will compute at `place`, its convolutions as `computing` says.
+    /// What is made of it for kernels is looked for and kept in the cache, if there is one.
     pub(crate) fn open(
         path: PathBuf,
-        arithmetic: Arithmetic,
+        computing: Computing,
         place: &Place,
         cache: Option<&'a ModelCache>,
     ) -> Result<Self, LoadError> {
@@ -64,7 +65,9 @@ impl<'a> WeightFile<'a> {
             Ok((metadata, data_start)) => {
                 let cache = cache.filter(|_| place.has_kernels());
                 let tensors = metadata.tensors().len();
-                let shelf = cache.map(|cache| cache.shelf(&path, &file, tensors)).unwrap_or_default();
+                let shelf =
+                    cache.map(|cache| cache.shelf(&path, &file, tensors, !computing.checkpointing)).unwrap_or_default();
+                let arithmetic = computing.arithmetic;
                 let (place, taken) = (place.clone(), Mutex::default());
                 Ok(Self { path, file, metadata, data_start, arithmetic, place, taken, cache, shelf })
             }
@@ -311,7 +314,7 @@ mod tests {
     #[test]
     fn all_three_float_types_are_read_by_their_full_names() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default(), None).unwrap();
+        let file = WeightFile::open(path, Computing::default(), &Place::default(), None).unwrap();
         let scope = file.root().pp("a").pp("b");
         assert!(scope.has("weight") && !scope.has("c"));
         assert_eq!(scope.take("weight", &[1, 2]).unwrap(), [1.5, -2.0]);
@@ -323,7 +326,7 @@ mod tests {
     #[test]
     fn missing_surplus_misshapen_and_mistyped_tensors_are_named() {
         let (_dir, path) = example();
-        let file = WeightFile::open(path, Arithmetic::Fast, &Place::default(), None).unwrap();
+        let file = WeightFile::open(path, Computing::default(), &Place::default(), None).unwrap();
         let root = file.root();
         let text = |e: LoadError| e.to_string();
         assert!(text(root.take("a.b.gain", &[3]).unwrap_err()).contains("lacks tensor a.b.gain of shape [3]"));
@@ -340,8 +343,10 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         for broken in [&bytes[..bytes.len() - 1], &bytes[..20], &[], b"not a safetensors file at all"] {
             std::fs::write(&path, broken).unwrap();
-            let error =
-                WeightFile::open(path.clone(), Arithmetic::Fast, &Place::default(), None).err().unwrap().to_string();
+            let error = WeightFile::open(path.clone(), Computing::default(), &Place::default(), None)
+                .err()
+                .unwrap()
+                .to_string();
             assert!(error.contains("is corrupt or truncated"), "{error}");
         }
     }

@@ -148,6 +148,11 @@ impl Conv3x3 {
         x.apply2(residual, WithResidual(self.clone()))
     }
 
+    /// Gives back the memory of a mapped filter until it is read again.
+    pub(crate) fn release(&self) {
+        self.0.taps.release();
+    }
+
     fn shape(&self, input: &Shape) -> Result<(Sides, Shape)> {
         let (b, height, width, c) = input.dims4()?;
         if c != self.0.inputs {

@@ -60,6 +60,11 @@ impl Linear {
         x.apply2(residual, WithResidual(self.clone()))
     }
 
+    /// Gives back the memory of a mapped weight until it is read again.
+    pub(crate) fn release(&self) {
+        self.0.weight.release();
+    }
+
     fn shape(&self, input: &Shape) -> Result<Shape> {
         let mut dims = input.dims().to_vec();
         match dims.last_mut() {

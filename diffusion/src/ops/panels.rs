@@ -126,6 +126,11 @@ impl Panels {
         (self.rows, self.columns)
     }
 
+    /// See [`Values::release`].
+    pub(super) fn release(&self) {
+        self.values.release();
+    }
+
     /// True if [`Self::rows`] gives them as they lie.
     pub(super) fn are_single(&self) -> bool {
         matches!(self.values, Values::Single(_))

@@ -55,14 +55,19 @@ enum Step {
     },
     /// A part of the network that kept nothing but its inputs.
     Again {
-        part: Box<Part>,
+        part: Box<dyn Part>,
         inputs: [Tensor; 2],
         from: [Option<usize>; 2],
     },
 }
 
-/// A part of a network, of two values.
-type Part = dyn Fn(&Value, &Value) -> Result<Value> + Send + Sync;
+/// A part of a network, of two values, that runs more than once.
+pub(crate) trait Part: Send + Sync {
+    fn run(&self, x: &Value, y: &Value) -> Result<Value>;
+
+    /// Called when it has run, and when its way back has.
+    fn rest(&self) {}
+}
 
 impl Tape {
     fn steps(&self) -> MutexGuard<'_, Vec<Step>> {
@@ -110,7 +115,7 @@ impl Tape {
 
 /// Runs a part once more, this time on a tape, and back.
 fn again(
-    part: &Part,
+    part: &dyn Part,
     inputs: &[Tensor; 2],
     from: [Option<usize>; 2],
     gradient: Tensor,
@@ -121,10 +126,12 @@ fn again(
         Some(_) => tape.record(Step::Input(number), inputs[number].clone()),
         None => Value { tensor: inputs[number].clone(), place: None },
     });
-    match part(&x, &y)?.place {
+    let gradients = match part.run(&x, &y)?.place {
         Some(Place { index, .. }) => tape.backward(index, gradient, so_far),
         None => Ok(so_far),
-    }
+    };
+    part.rest();
+    gradients
 }
 
 fn add_both(sums: &mut [Option<Tensor>], gradients: [Option<Tensor>; 2], from: [Option<usize>; 2]) -> Result<()> {
@@ -200,13 +207,10 @@ impl Value {
 
     /// The result of a part of the network, of which the tape keeps the inputs alone: the backward pass runs it again, to the
     /// same bits (gradient checkpointing, Chen et al. 2016, arXiv 1604.06174).
-    pub(crate) fn checkpointed(
-        &self,
-        other: &Self,
-        part: impl Fn(&Self, &Self) -> Result<Self> + Send + Sync + 'static,
-    ) -> Result<Self> {
+    pub(crate) fn checkpointed(&self, other: &Self, part: impl Part + 'static) -> Result<Self> {
         let untracked = |value: &Self| Self { tensor: value.tensor.clone(), place: None };
-        let tensor = part(&untracked(self), &untracked(other))?.tensor;
+        let tensor = part.run(&untracked(self), &untracked(other))?.tensor;
+        part.rest();
         let from = [self.index(), other.index()];
         Ok(match self.place.as_ref().or(other.place.as_ref()) {
             Some(Place { tape, .. }) => {
@@ -362,6 +366,12 @@ mod tests {
     use super::super::to_vec;
     use super::*;
     use candle_core::Var;
+
+    impl<F: Fn(&Value, &Value) -> Result<Value> + Send + Sync> Part for F {
+        fn run(&self, x: &Value, y: &Value) -> Result<Value> {
+            self(x, y)
+        }
+    }
 
     fn run(a: &Tensor, b: &Tensor) -> Result<Tensor> {
         frozen2(a, b, |a, b| {

@@ -54,6 +54,12 @@ impl Resnet {
             None => self.conv2.forward_add(&h, x),
         }
     }
+
+    /// Gives back the memory of mapped weights until they are read again.
+    pub(crate) fn release(&self) {
+        [&self.conv1, &self.conv2].into_iter().for_each(Conv3x3::release);
+        self.time.iter().chain(&self.shortcut).for_each(Linear::release);
+    }
 }
 
 /// Halves the sides.

@@ -23,7 +23,7 @@ use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Value, frozen, frozen_parts};
+use crate::ops::tape::{Part, Value, frozen, frozen_parts};
 use crate::weights::{Groups, SMALL, Scope, WeightFile, weight_file};
 
 pub use self::context::Context;
@@ -51,6 +51,55 @@ pub struct Unet {
 
 /// Resnets, each with its transformer if the block has any. Shared, so that a gradient checkpoint can hold them.
 type Stage = Vec<Arc<(Resnet, Option<Transformer>)>>;
+
+/// What a gradient checkpoint runs again as one.
+trait Block: Send + Sync {
+    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value>;
+
+    /// Gives back the memory of mapped weights until they are read again.
+    fn release(&self);
+}
+
+impl Block for (Resnet, Option<Transformer>) {
+    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value> {
+        let x = self.0.forward(x, Some(time))?;
+        self.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, seen))
+    }
+
+    fn release(&self) {
+        self.0.release();
+        self.1.iter().for_each(Transformer::release);
+    }
+}
+
+impl Block for Middle {
+    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value> {
+        let x = self.transformer.forward(&self.first.forward(x, Some(time))?, seen)?;
+        self.last.forward(&x, Some(&seen.beside(&x, time)?))
+    }
+
+    fn release(&self) {
+        [&self.first, &self.last].into_iter().for_each(Resnet::release);
+        self.transformer.release();
+    }
+}
+
+/// A block that keeps nothing but its inputs, and whose mapped weights are in memory only while it runs: where activations are too
+/// much, weights may be.
+struct Checkpoint<B> {
+    block: Arc<B>,
+    time: Value,
+}
+
+impl<B: Block> Part for Checkpoint<B> {
+    fn run(&self, x: &Value, context: &Value) -> Result<Value> {
+        self.block.forward(x, &self.time, &Seen::Encoded(context))
+    }
+
+    fn rest(&self) {
+        self.block.release();
+    }
+}
 
 #[derive(Debug)]
 struct Down {
@@ -84,7 +133,7 @@ impl Unet {
     ) -> std::result::Result<Self, LoadError> {
         let config = UnetConfig::load(&folder.join("config.json"))?;
         let place = computing.place(device);
-        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing.arithmetic, &place, cache)?;
+        let file = WeightFile::open(folder.join(weight_file(folder, STEM)?), computing, &place, cache)?;
         let builder = Builder { config: &config, root: file.root(), crossings: Cell::new(0) };
         let (first, time) = (config.block_out_channels[0], builder.time());
         let embedding = builder.root.pp("time_embedding");
@@ -207,7 +256,7 @@ impl Unet {
         let mut skips = vec![x.clone()];
         for block in &self.down {
             for stage in &block.stage {
-                x = self.stage(stage, &x, time, seen)?;
+                x = self.part(stage, &x, time, seen)?;
                 skips.push(x.clone());
             }
             if let Some(downsample) = &block.then {
@@ -216,16 +265,12 @@ impl Unet {
             }
         }
 
-        let (middle, inner) = (Arc::clone(&self.middle), seen.beside(&x, time)?);
-        x = self.part(&x, seen, move |x, seen| {
-            let x = middle.transformer.forward(&middle.first.forward(x, Some(&inner))?, seen)?;
-            middle.last.forward(&x, Some(&seen.beside(&x, &inner)?))
-        })?;
+        x = self.part(&self.middle, &x, time, seen)?;
 
         for block in &self.up {
             for stage in &block.stage {
                 let skip = seen.beside(&x, &pop(&mut skips)?)?;
-                x = self.stage(stage, &join(&x, &skip)?, time, seen)?;
+                x = self.part(stage, &join(&x, &skip)?, time, seen)?;
             }
             if let (Some(upsample), Some(next)) = (&block.then, skips.last()) {
                 let (_, height, width, _) = next.dims4()?;
@@ -235,32 +280,14 @@ impl Unet {
         Move::ChannelsFirst.forward(&self.conv_out.forward(&self.norm_out.forward(&x)?)?)
     }
 
-    fn stage(
-        &self,
-        stage: &Arc<(Resnet, Option<Transformer>)>,
-        x: &Value,
-        time: &Value,
-        seen: &Seen<'_>,
-    ) -> Result<Value> {
-        let (stage, time) = (Arc::clone(stage), seen.beside(x, time)?);
-        self.part(x, seen, move |x, seen| {
-            let x = stage.0.forward(x, Some(&time))?;
-            stage.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, seen))
-        })
-    }
-
     /// A part of the network; with checkpointing, only what it reads is kept for the way back.
-    fn part(
-        &self,
-        x: &Value,
-        seen: &Seen<'_>,
-        part: impl Fn(&Value, &Seen<'_>) -> Result<Value> + Send + Sync + 'static,
-    ) -> Result<Value> {
+    fn part(&self, block: &Arc<impl Block + 'static>, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value> {
+        let time = seen.beside(x, time)?;
         match seen {
             Seen::Encoded(context) if self.checkpointing => {
-                x.checkpointed(context, move |x, context| part(x, &Seen::Encoded(context)))
+                x.checkpointed(context, Checkpoint { block: Arc::clone(block), time })
             }
-            Seen::Encoded(_) | Seen::Contexts { .. } => part(x, seen),
+            Seen::Encoded(_) | Seen::Contexts { .. } => block.forward(x, &time, seen),
         }
     }
 

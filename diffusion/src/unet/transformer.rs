@@ -89,6 +89,15 @@ impl Transformer {
         self.proj_out.forward_add(&tokens, &seen.beside(&tokens, x)?)
     }
 
+    /// Gives back the memory of mapped weights until they are read again.
+    pub(super) fn release(&self) {
+        [&self.proj_in, &self.proj_out].into_iter().for_each(Linear::release);
+        for block in &self.blocks {
+            let attends = [&block.attn1, &block.attn2].into_iter().flat_map(Attend::layers);
+            attends.chain([&block.widen, &block.narrow]).for_each(Linear::release);
+        }
+    }
+
     /// What makes keys and values of the text encoder's output, for each cross-attention in the order of their numbers.
     pub(super) fn crossings(&self) -> impl Iterator<Item = &Linear> {
         self.blocks.iter().flat_map(|block| [&block.attn1, &block.attn2]).filter_map(|attend| match &attend.project {
@@ -164,6 +173,14 @@ impl Attend {
         };
         let attention = Attention { heads: shape.heads, causal: false };
         Ok(Self { attention, project, out: scope.pp("to_out.0").linear(c, c)? })
+    }
+
+    fn layers(&self) -> impl Iterator<Item = &Linear> {
+        let (first, second) = match &self.project {
+            Project::OfSelf(qkv) => (qkv, None),
+            Project::OfContext { q, kv, .. } => (q, Some(kv)),
+        };
+        [first, &self.out].into_iter().chain(second)
     }
 
     fn forward_add(&self, x: &Value, seen: &Seen<'_>, residual: &Value) -> Result<Value> {
