@@ -14,12 +14,12 @@ use safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::cache::{ModelCache, Shelf};
 use crate::error::LoadError;
+use crate::model::Computing;
 use crate::ops::composed::Place;
 use crate::ops::conv::{Arithmetic, Conv3x3, Stride};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::layer_norm::LayerNorm;
 use crate::ops::linear::Linear;
-use crate::model::Computing;
 use crate::stored::{Float, Joined, Source, Stored, Values};
 
 /// Values of a small network's weights at most: 32 MiB.

@@ -4,7 +4,7 @@ use pulp::{Simd, WithSimd};
 
 use super::gemm::{Matrix, Write, fits};
 
-/// Columns of a panel: two of the registers that AVX2 has.
+/// Columns of a panel: one register of AVX-512, two of AVX2.
 pub(crate) const LANES: usize = 16;
 /// Rows of a tile; with two registers of a panel and one of a row, its sums fill AVX2's sixteen.
 pub(super) const ROWS: usize = 6;
