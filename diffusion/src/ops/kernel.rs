@@ -11,11 +11,6 @@ pub(super) const ROWS: usize = 6;
 /// Terms that are added in one turn of the loop.
 const UNROLLED: usize = 4;
 
-/// How the values of the left side lie: side by side within a row, within a column, or in neither.
-const ALONG: usize = 0;
-const ACROSS: usize = 1;
-const APART: usize = 2;
-
 /// `out (+)= scale · lhs · panel`. A value is one chain of fused additions over the depth, whatever the rows around it.
 pub(super) struct Strip<'a> {
     /// Rows of `width` values, one every `stride` values.
@@ -25,7 +20,7 @@ pub(super) struct Strip<'a> {
     pub(super) width: usize,
     pub(super) into: Write<'a>,
     pub(super) scale: f32,
-    /// `(rows, depth)`.
+    /// `(rows, depth)`, the values of a row side by side.
     pub(super) lhs: Matrix<'a>,
     /// `(depth, LANES)`, a row every `pitch` values.
     pub(super) panel: &'a [f32],
@@ -95,6 +90,7 @@ impl Strip<'_> {
     fn tiles<S: Simd, const V: usize>(mut self, simd: S) {
         let (rows, depth) = self.lhs.sizes();
         assert!(fits(self.panel.len(), depth, LANES, self.pitch), "a panel of depth {depth}");
+        assert_eq!(self.lhs.strides().1, 1, "the values of a row lie side by side");
         assert!(self.width <= LANES && fits(self.out.len(), rows, self.width, self.stride));
         assert!(self.next.is_empty() || self.next.len() == depth * LANES);
         let fetching = !self.next.is_empty();
@@ -114,11 +110,7 @@ impl Strip<'_> {
     /// Rows `first` to `first + M`.
     #[inline(always)]
     fn tile<S: Simd, const V: usize, const M: usize, const FETCH: bool>(&mut self, simd: S, first: usize) {
-        let sums = match self.lhs.strides() {
-            (_, 1) => self.sums::<S, V, M, FETCH, ALONG>(simd, first),
-            (1, _) => self.sums::<S, V, M, FETCH, ACROSS>(simd, first),
-            _ => self.sums::<S, V, M, FETCH, APART>(simd, first),
-        };
+        let sums = self.sums::<S, V, M, FETCH>(simd, first);
         for (i, sums) in sums.into_iter().enumerate() {
             let out = &mut self.out[(first + i) * self.stride..][..self.width];
             match out.len() {
@@ -140,21 +132,21 @@ impl Strip<'_> {
         }
     }
 
-    /// Unless the left side's values lie `APART`, four terms are taken at a time: their addresses are constants then.
+    /// Several terms are taken at a time: their addresses are constants then.
     #[inline(always)]
-    fn sums<S: Simd, const V: usize, const M: usize, const FETCH: bool, const LIE: usize>(
+    fn sums<S: Simd, const V: usize, const M: usize, const FETCH: bool>(
         &self,
         simd: S,
         first: usize,
     ) -> [[S::f32s; V]; M] {
         let (_, depth) = self.lhs.sizes();
         let mut sums = [[simd.splat_f32s(0.0); V]; M];
-        let whole = if LIE == APART { 0 } else { depth / UNROLLED * UNROLLED };
+        let whole = depth / UNROLLED * UNROLLED;
         for k in (0..whole).step_by(UNROLLED) {
-            self.add::<S, V, M, UNROLLED, FETCH, LIE>(simd, first, k, &mut sums);
+            self.add::<S, V, M, UNROLLED, FETCH>(simd, first, k, &mut sums);
         }
         for k in whole..depth {
-            self.add::<S, V, M, 1, FETCH, LIE>(simd, first, k, &mut sums);
+            self.add::<S, V, M, 1, FETCH>(simd, first, k, &mut sums);
         }
         sums
     }
@@ -162,21 +154,15 @@ impl Strip<'_> {
     /// Adds terms `k` to `k + U`.
     #[allow(unsafe_code)]
     #[inline(always)]
-    fn add<S: Simd, const V: usize, const M: usize, const U: usize, const FETCH: bool, const LIE: usize>(
+    fn add<S: Simd, const V: usize, const M: usize, const U: usize, const FETCH: bool>(
         &self,
         simd: S,
         first: usize,
         k: usize,
         sums: &mut [[S::f32s; V]; M],
     ) {
-        let (rows, depth) = self.lhs.sizes();
-        let (row, col) = match (LIE, self.lhs.strides()) {
-            (ALONG, (row, _)) => (row, 1),
-            (ACROSS, (_, col)) => (1, col),
-            (_, strides) => strides,
-        };
+        let ((rows, depth), (row, _)) = (self.lhs.sizes(), self.lhs.strides());
         debug_assert!(first + M <= rows && k + U <= depth && V * S::F32_LANES >= self.width);
-        debug_assert_eq!((row, col), self.lhs.strides());
         let (lhs, panel) = (self.lhs.data().as_ptr(), self.panel.as_ptr());
         for u in k..k + U {
             if FETCH {
@@ -191,8 +177,8 @@ impl Strip<'_> {
             }
             for (i, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: a matrix's element (i, k) lies at i·row + k·col inside its slice, which `Matrix` ensures when it is made;
-                // first + i < rows and u < depth.
-                let factor = unsafe { *lhs.add((first + i) * row + u * col) };
+                // first + i < rows and u < depth, and `tiles` has asserted that col is 1.
+                let factor = unsafe { *lhs.add((first + i) * row + u) };
                 let factor = simd.splat_f32s(factor);
                 for j in 0..V {
                     sums[j] = simd.mul_add_e_f32s(factor, vectors[j], sums[j]);
@@ -236,8 +222,7 @@ mod tests {
         let values = to_vec(&noise(1, &[64 * 64])).unwrap();
         for (rows, depth, pitch) in [(1, 1, LANES), (13, 19, LANES), (24, 40, 5 * LANES)] {
             let panel = &values[..(depth - 1) * pitch + LANES];
-            let across = Matrix::packed(&values, depth, rows).transposed();
-            for lhs in [Matrix::packed(&values, rows, depth), across, Matrix::strided(&values, rows, depth, 64)] {
+            for lhs in [Matrix::packed(&values, rows, depth), Matrix::strided(&values, rows, depth, 64)] {
                 for width in [LANES, LANES - 3, LANES / 2, 1] {
                     let run = |run: &dyn Fn(Strip<'_>)| strip(lhs, panel, pitch, width, run);
                     let wide = run(&|strip| pulp::Simd::vectorize(v4, strip));
