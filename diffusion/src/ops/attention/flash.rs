@@ -67,7 +67,8 @@ impl Head<'_> {
         let (mut largest, mut totals, mut factors): (Lanes, Lanes, Lanes) =
             ([f32::NEG_INFINITY; MOST], [0.0; MOST], [0.0; MOST]);
         for (keys, queries) in self.blocks(first, count) {
-            let (lanes, wide) = (lanes(&queries), lanes(&queries).len());
+            let lanes = lanes(&queries);
+            let wide = lanes.len();
             let own = lanes.start * dim..lanes.end * dim;
             let scores = self.scores(&mut buffers.scores, self.k, self.scale, &q[own.clone()], &keys);
             self.hide(scores, wide, first + queries.start, &keys, f32::NEG_INFINITY);
@@ -113,7 +114,8 @@ impl Head<'_> {
         let (q_turned, g_turned) = (columns(&mut buffers.q, q), columns(&mut buffers.g, g));
         let sums = buffers.sums.values(q_turned.len());
         for (keys, queries) in self.blocks(first, count) {
-            let (lanes, wide) = (lanes(&queries), lanes(&queries).len());
+            let lanes = lanes(&queries);
+            let wide = lanes.len();
             let own = lanes.start * dim..lanes.end * dim;
             let scores = self.scores(&mut buffers.scores, self.k, self.scale, &q_turned[own.clone()], &keys);
             let slopes = self.scores(&mut buffers.slopes, self.v, 1.0, &g_turned[own.clone()], &keys);
