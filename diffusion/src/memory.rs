@@ -12,8 +12,7 @@ pub fn keep_freed_memory() {
 
 /// Asks it to have one heap for all threads, too, and for the largest tensors, before there are others: heaps of single threads are of
 /// pieces of 64 MiB, each of which goes back to the system when it is empty, and what is mapped by itself goes back at once, whatever is
-/// to be kept. For processes that compute: few of their allocations are so small
-/// that threads would wait for one another.
+/// to be kept. For processes that compute: few of their allocations are so small that threads would wait for one another.
 pub fn share_one_heap() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     glibc::share_one_heap();

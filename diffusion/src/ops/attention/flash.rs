@@ -182,7 +182,7 @@ impl Head<'_> {
 }
 
 /// Writes keys or values `(keys, dim)` transposed, block by block: the products of a block read it along its rows, since two sides
-/// that are both read across theirs were seen to take half as long again.
+/// that are both read across theirs were seen to take a third longer.
 pub(super) fn turn(out: &mut [f32], rows: Matrix<'_>) {
     let (_, dim) = rows.sizes();
     for (block, out) in out.chunks_mut(KEYS * dim).enumerate() {
