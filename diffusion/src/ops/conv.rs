@@ -12,7 +12,7 @@ use super::panels::Panels;
 use super::patches::{Patches, Sides, source};
 use super::simd::vectorised;
 use super::tape::Value;
-use super::winograd::{Direction, Filter, Pictures, Tile};
+use super::winograd::{Direction, Filter, Onto, Pictures, Tile};
 use super::{placed, to_vec, values};
 use crate::stored::Source;
 
@@ -163,22 +163,27 @@ impl Conv3x3 {
         Ok((Sides { height, width }, shape))
     }
 
-    /// Adds the convolution of `x` to `out`. Without a `shift` the bias alone is added at every pixel.
-    fn add_to(&self, out: &mut [f32], shape: &Shape, x: &[f32], from: Sides, shift: Option<&[f32]>) -> Result<()> {
+    /// Writes the convolution of `x` to `out`, plus the bias and a `shift` `(b, outputs)` at every pixel; adds them where that `has`
+    /// something. `out` is of zeros otherwise.
+    fn write_to(
+        &self,
+        (out, has): (&mut [f32], bool),
+        shape: &Shape,
+        (x, from): (&[f32], Sides),
+        shift: Option<Vec<f32>>,
+    ) -> Result<()> {
         let Weights { taps, bias, inputs, outputs, stride, .. } = &*self.0;
         let (count, height, width, _) = shape.dims4()?;
-        out.par_chunks_mut(height * width * outputs).enumerate().for_each(|(sample, out)| {
-            let shift = shift.map(|shift| &shift[sample * outputs..][..*outputs]);
-            let constant: Vec<f32> = match shift {
-                Some(shift) => bias.iter().zip(shift).map(|(b, s)| b + s).collect(),
-                None => bias.clone(),
-            };
-            add_to_each(out, &constant);
-        });
+        let mut rows = shift.unwrap_or_else(|| vec![0.0; count * outputs]);
+        add_to_each(&mut rows, bias);
         if let Some(tile) = self.0.tile(from) {
-            self.0.filter().add_to(tile, out, x, Pictures { count, height, width }, Direction::Forward);
+            let onto = if has { Onto::RowsAndOld(&rows) } else { Onto::Rows(&rows) };
+            let pictures = Pictures { count, height, width };
+            self.0.filter().write_to(tile, (out, onto), x, pictures, Direction::Forward);
             return Ok(());
         }
+        let pictures = out.par_chunks_mut(height * width * outputs).zip(rows.par_chunks(*outputs));
+        pictures.for_each(|(out, row)| add_to_each(out, row));
         let weight = Right::from(taps);
         let patches = Patches { x, channels: *inputs, from, to: Sides { height, width }, numbers: stride.numbers() };
         if count * height * width <= FEW_ROWS {
@@ -284,7 +289,7 @@ impl CustomOp1 for Plain {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (from, shape) = self.conv.shape(layout.shape())?;
         let (mut out, shift) = (vec![0.0; shape.elem_count()], self.shift.as_ref().map(to_vec).transpose()?);
-        self.conv.add_to(&mut out, &shape, values(storage, layout)?, from, shift.as_deref())?;
+        self.conv.write_to((&mut out, false), &shape, (values(storage, layout)?, from), shift)?;
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -324,7 +329,7 @@ impl CustomOp2 for WithResidual {
             bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
         }
         let mut out = values(residual, lr)?.to_vec();
-        self.0.add_to(&mut out, &shape, values(x, lx)?, from, None)?;
+        self.0.write_to((&mut out, true), &shape, (values(x, lx)?, from), None)?;
         Ok((CpuStorage::F32(out), shape))
     }
 
@@ -371,7 +376,8 @@ impl CustomOp1 for InputGradient {
         match (self.conv.0.tile(from), self.conv.0.stride) {
             (Some(tile), _) => {
                 let pictures = Pictures { count, height, width };
-                self.conv.0.filter().add_to(tile, &mut out, gradient, pictures, Direction::Backward);
+                let out = (&mut out[..], Onto::Zeros);
+                self.conv.0.filter().write_to(tile, out, gradient, pictures, Direction::Backward);
             }
             (None, Stride::One) => self.conv.turned(gradient, from, &mut out),
             (None, Stride::Two | Stride::TwoPadEnd) => {

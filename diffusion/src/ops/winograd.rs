@@ -17,8 +17,11 @@ use super::kernel::{LANES, ROWS, Strip};
 use super::panels::{BLOCK, Panels};
 use super::scratch::Scratch;
 
-/// Tiles that are in work at a time: enough to be worth the transform of the filter, few enough that they stay in the cache.
-const TILES: usize = 128;
+/// Tiles that a thread has in work at a time, at most: enough to be worth the transform of the filter.
+const TILES: usize = 64;
+/// Transformed values and products that a thread has in work at a time, unless one band of tiles has more: all threads' are to stay
+/// in the last cache.
+const AT_WORK: usize = 1 << 21;
 /// Tiles that are transformed by one thread at a time.
 const GROUP: usize = 4 * ROWS;
 /// Values of the transformed filter that a thread holds at a time, within the second cache.
@@ -42,6 +45,27 @@ pub(crate) enum Direction {
     Backward,
 }
 
+/// What a convolution is added to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Onto<'a> {
+    /// Nothing.
+    Zeros,
+    /// A row for each picture, `(count, channels)`, the same at all its pixels.
+    Rows(&'a [f32]),
+    /// Such a row and what stands there.
+    RowsAndOld(&'a [f32]),
+}
+
+impl<'a> Onto<'a> {
+    /// The row of a picture from channel `first` on.
+    fn lanes(self, picture: usize, channels: usize, first: usize) -> &'a [f32] {
+        match self {
+            Self::Zeros => &[0.0; LANES],
+            Self::Rows(rows) | Self::RowsAndOld(rows) => &rows[picture * channels + first..][..LANES],
+        }
+    }
+}
+
 /// Pictures `(count, height, width, channels)`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pictures {
@@ -60,17 +84,24 @@ pub(crate) struct Filter<'a> {
 }
 
 impl Filter<'_> {
-    /// Adds the convolution of `x` to `out`, pictures of the same sides.
-    pub(crate) fn add_to(&self, tile: Tile, out: &mut [f32], x: &[f32], pictures: Pictures, direction: Direction) {
+    /// Writes the convolution of `x` to `out`, pictures of the same sides, added `onto` something.
+    pub(crate) fn write_to(
+        &self,
+        tile: Tile,
+        (out, onto): (&mut [f32], Onto<'_>),
+        x: &[f32],
+        pictures: Pictures,
+        direction: Direction,
+    ) {
         match tile {
-            Tile::Two => self.run::<2, 4, F2>(out, x, pictures, direction),
-            Tile::Four => self.run::<4, 6, F4>(out, x, pictures, direction),
+            Tile::Two => self.run::<2, 4, F2>((out, onto), x, pictures, direction),
+            Tile::Four => self.run::<4, 6, F4>((out, onto), x, pictures, direction),
         }
     }
 
     fn run<const M: usize, const T: usize, F: Transform<M, T>>(
         &self,
-        out: &mut [f32],
+        (out, onto): (&mut [f32], Onto<'_>),
         x: &[f32],
         pictures: Pictures,
         direction: Direction,
@@ -80,10 +111,11 @@ impl Filter<'_> {
             Direction::Backward => (self.outputs, self.inputs),
         };
         assert!(from.is_multiple_of(LANES) && to.is_multiple_of(LANES), "{from} or {to} is no multiple of {LANES}");
-        let (grid, depth) = (Grid { pictures, side: M }, HELD / (T * T * LANES) / LANES * LANES);
+        let (grid, depth) = (Grid { pictures, side: M }, depth(from, HELD / (T * T * LANES)));
         let zeros = vec![0.0; depth];
+        let tiles = TILES.min(AT_WORK / (T * T * (from + to)));
         // Threads take blocks of their own while there are any: within one they wait for each other twice.
-        grid.blocks(out, to).into_par_iter().for_each(|(first, out)| {
+        grid.blocks(out, to, tiles).into_par_iter().for_each(|(first, out)| {
             let (mut spread, mut products) = (Scratch::take(), Scratch::take());
             let tiles = grid.tiles(first, out.len() / to);
             let spread = spread.values(tiles * T * T * from);
@@ -130,8 +162,10 @@ impl Filter<'_> {
                             std::array::from_fn(|j| &products[((i * T + j) * tiles + tile) * LANES..][..LANES])
                         });
                         let (shape, left) = ((pictures.width, to / LANES, panel), column * M);
-                        let gather = Gather::<M, T, F> { out, points, shape, left, transform: PhantomData };
-                        pulp::Arch::new().dispatch(gather);
+                        let row = onto.lanes(band / grid.down(), to, panel * LANES);
+                        let old = matches!(onto, Onto::RowsAndOld(_));
+                        let transform = PhantomData;
+                        pulp::Arch::new().dispatch(Gather::<M, T, F> { out, points, shape, left, row, old, transform });
                     }
                 }
             });
@@ -157,6 +191,16 @@ impl Filter<'_> {
             }
         }
     }
+}
+
+/// As many of `all` at a time as make up pieces of much the same size, at most `most` or one.
+fn even(all: usize, most: usize) -> usize {
+    all.div_ceil(all.div_ceil(most.max(1)).max(1))
+}
+
+/// Channels that are multiplied at a time, of all of a picture: whole vectors, at most `most`.
+fn depth(channels: usize, most: usize) -> usize {
+    LANES * even(channels / LANES, most / LANES)
 }
 
 /// How transformed tiles lie: channels `depth` by `depth`, within them tiles [`GROUP`] by `GROUP`, and of each such part
@@ -257,10 +301,10 @@ impl Grid {
         std::array::from_fn(|i| std::array::from_fn(|j| pixel(i, j)))
     }
 
-    /// Cuts pictures of `channels` into blocks of about [`TILES`], each with its first band.
-    fn blocks<'a>(&self, out: &'a mut [f32], channels: usize) -> Vec<(usize, &'a mut [f32])> {
+    /// Cuts pictures of `channels` into blocks of much the same size, of at most `tiles` or one band, each with its first band.
+    fn blocks<'a>(&self, out: &'a mut [f32], channels: usize, tiles: usize) -> Vec<(usize, &'a mut [f32])> {
         let all = self.pictures.count * self.down();
-        let per_block = (TILES / self.across()).max(1);
+        let per_block = even(all, tiles / self.across());
         self.cut(out, channels, (0..all).step_by(per_block).map(|first| (first, per_block.min(all - first))))
     }
 
@@ -441,7 +485,7 @@ impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Points<'_,
     }
 }
 
-/// Transforms the products of one tile back and adds them to a panel of channels of a band of the output.
+/// Transforms the products of one tile back and writes them to a panel of channels of a band of the output.
 struct Gather<'a, const M: usize, const T: usize, F> {
     /// `(rows, width, panels, LANES)`.
     out: &'a mut [f32],
@@ -449,6 +493,10 @@ struct Gather<'a, const M: usize, const T: usize, F> {
     /// Width, panels, and the panel that is written.
     shape: (usize, usize, usize),
     left: usize,
+    /// What is added, `(LANES)`.
+    row: &'a [f32],
+    /// Whether what stands in `out` is added, too.
+    old: bool,
     transform: PhantomData<F>,
 }
 
@@ -458,7 +506,7 @@ impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Gather<'_,
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let points = self.points.map(|row| row.map(|point| S::as_simd_f32s(point).0));
-        let (out, _) = S::as_mut_simd_f32s(self.out);
+        let ((out, _), (row, _)) = (S::as_mut_simd_f32s(self.out), S::as_simd_f32s(self.row));
         let (vectors, (width, panels, panel)) = (LANES / S::F32_LANES, self.shape);
         let rows = out.len() / (width * panels * vectors);
         for v in 0..vectors {
@@ -473,10 +521,11 @@ impl<const M: usize, const T: usize, F: Transform<M, T>> WithSimd for Gather<'_,
                 for j in 0..T {
                     line[j] = columns[j][i];
                 }
-                let row = F::output(simd, line);
+                let values = F::output(simd, line);
                 for j in 0..M.min(width - self.left) {
                     let at = &mut out[((i * width + self.left + j) * panels + panel) * vectors + v];
-                    *at = simd.add_f32s(*at, row[j]);
+                    let value = simd.add_f32s(values[j], row[v]);
+                    *at = if self.old { simd.add_f32s(*at, value) } else { value };
                 }
             }
         }
@@ -517,9 +566,9 @@ mod tests {
         let (from, to) = if back { (outputs, inputs) } else { (inputs, outputs) };
         let weight = to_vec(&noise(1, &[outputs, inputs, 3, 3])).unwrap();
         let x = to_vec(&noise(2, &[p.count, p.height, p.width, from])).unwrap();
-        let mut out = vec![0.0; p.count * p.height * p.width * to];
+        let mut out = vec![0.5; p.count * p.height * p.width * to];
         let taps = Panels::taps(&weight, 9, inputs, outputs).unwrap();
-        Filter { taps: &taps, inputs, outputs }.add_to(tile, &mut out, &x, p, direction);
+        Filter { taps: &taps, inputs, outputs }.write_to(tile, (&mut out, Onto::Zeros), &x, p, direction);
         let want = by_definition(&x, &weight, p, (from, to), back);
         let size = want.iter().fold(0f32, |m, x| m.max(x.abs()));
         out.iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / size
@@ -548,10 +597,11 @@ mod tests {
             let taps = Panels::taps(&weight, 9, 16, 16).unwrap();
             let filter = Filter { taps: &taps, inputs: 16, outputs: 16 };
             let mut together = vec![0.0; x.len()];
-            filter.add_to(tile, &mut together, &x, Pictures { count: 5, ..one }, Direction::Forward);
+            let five = Pictures { count: 5, ..one };
+            filter.write_to(tile, (&mut together, Onto::Zeros), &x, five, Direction::Forward);
             for (together, x) in together.chunks(16 * 16 * 16).zip(x.chunks(16 * 16 * 16)) {
                 let mut alone = vec![0.0; x.len()];
-                filter.add_to(tile, &mut alone, x, one, Direction::Forward);
+                filter.write_to(tile, (&mut alone, Onto::Zeros), x, one, Direction::Forward);
                 assert!(alone == together, "{tile:?}");
             }
         }
