@@ -52,4 +52,9 @@ fn under_checkpointing_mapped_weights_are_in_memory_only_while_they_are_used() {
     let got = step(&model);
     assert!(got == want, "weights that were given back are read again as they were");
     assert!(all > 0 && held() < all / 3, "{} of {all} KiB are held", held());
+
+    let context = model.unet.context(&noise(1, &[77, model.unet.config().cross_attention_dim])).unwrap();
+    let contexts = [vec![&context], vec![&context]];
+    model.unet.predict(&noise(2, &[2, 4, 16, 16]), &[500.0, 20.0], &contexts).unwrap();
+    assert!(held() < all / 3, "{} of {all} KiB are held after a pass without a way back", held());
 }

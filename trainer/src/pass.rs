@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor, Var, bail};
-use likeness_diffusion::{BaseModel, Prompt};
+use likeness_diffusion::{BaseModel, Context, Prompt};
 use tracing::warn;
 
 use crate::{Lesson, draws::Sample, lesson::Batch};
@@ -44,9 +44,10 @@ pub(crate) fn gradients(asked: &[Ask<'_>], positions: usize) -> Vec<Result<(f32,
     each(asked, |asked| {
         let mut sums: Vec<_> = asked.iter().map(|ask| (0.0, vec![0.0; ask.rows.len()])).collect();
         for places in cut(asked, positions) {
-            let pass = Pass { asked, places };
-            let (losses, gradients) = pass.gradients()?;
-            for ((place, loss), gradient) in pass.places.iter().zip(losses).zip(gradients) {
+            let pass = Pass { asked, places: &places };
+            let part = |part: Range<usize>| Pass { asked, places: &places[part] }.gradients();
+            let parts = pass.model()?.unet.side_by_side(places.len(), part)?;
+            for (place, (loss, gradient)) in places.iter().zip(parts.into_iter().flatten()) {
                 let (losses, sum) = &mut sums[place.ask];
                 *losses += f64::from(loss);
                 sum.iter_mut().zip(gradient).for_each(|(sum, g)| *sum += g);
@@ -65,8 +66,8 @@ pub(crate) fn losses(asked: &[Ask<'_>], positions: usize) -> Vec<Result<f32>> {
     each(asked, |asked| {
         let mut sums = vec![0.0; asked.len()];
         for places in cut(asked, positions) {
-            let pass = Pass { asked, places };
-            for (place, loss) in pass.places.iter().zip(pass.losses()?) {
+            let pass = Pass { asked, places: &places };
+            for (place, loss) in places.iter().zip(pass.losses()?) {
                 sums[place.ask] += f64::from(loss);
             }
         }
@@ -111,61 +112,66 @@ fn cut(asked: &[Ask<'_>], positions: usize) -> Vec<Vec<Place>> {
     sizes.iter().flat_map(passes).collect()
 }
 
-/// One forward pass, and one back where it is wanted.
+/// A pass, or a thread's part of one.
 struct Pass<'a> {
     asked: &'a [Ask<'a>],
     /// Not empty.
-    places: Vec<Place>,
+    places: &'a [Place],
 }
 
 impl<'a> Pass<'a> {
     /// Of each sample: its loss and the loss's gradient with respect to its copy of the rows.
-    fn gradients(&self) -> Result<(Vec<f32>, Vec<Vec<f32>>)> {
+    fn gradients(&self) -> Result<Vec<(f32, Vec<f32>)>> {
         let model = self.model()?;
         let mut spliced = Spliced::new(model);
         self.samples().for_each(|(ask, sample)| spliced.push(ask.lesson.prompt(sample), &ask.rows));
         let rows = Var::from_tensor(&spliced.rows(model)?)?;
         let context = model.text.forward(&spliced.prompts, Some(&rows))?;
-        let losses = self.loss(model, &context)?;
+        let losses = self.loss(model, |noisy, timesteps| model.unet.forward(noisy, timesteps, &context))?;
         let gradients = losses.sum_all()?.backward()?; // each sample's own: their sum has slope 1 in every one
         let Some(gradient) = gradients.get(&rows) else { bail!("the loss does not depend on the rows") };
         let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
         let (mut rest, mut own) = (&gradient[..], Vec::new());
-        for (ask, _) in self.samples() {
+        for ((ask, _), loss) in self.samples().zip(losses.to_vec1()?) {
             let (copy, others) = rest.split_at(ask.rows.len());
-            own.push(copy.to_vec());
+            own.push((loss, copy.to_vec()));
             rest = others;
         }
-        Ok((losses.to_vec1()?, own))
+        Ok(own)
     }
 
-    /// Of each sample: its loss. Every distinct prompt of a subject is encoded once.
+    /// Of each sample: its loss. Every distinct prompt of a subject is encoded once, and once made what the UNet looks at.
     fn losses(&self) -> Result<Vec<f32>> {
         let model = self.model()?;
         let (mut spliced, mut distinct, mut picks) = (Spliced::new(model), HashMap::new(), Vec::new());
         for (place, (ask, sample)) in self.places.iter().zip(self.samples()) {
             let prompt = ask.lesson.prompt(sample);
-            let known = distinct.len() as u32;
+            let known = distinct.len();
             let pick = *distinct.entry((place.ask, prompt)).or_insert(known);
             if pick == known {
                 spliced.push(prompt, &ask.rows);
             }
             picks.push(pick);
         }
-        let contexts = model.text.forward(&spliced.prompts, Some(&spliced.rows(model)?))?;
-        let context = contexts.index_select(&Tensor::new(picks, contexts.device())?, 0)?;
-        self.loss(model, &context)?.to_vec1()
+        let encoded = model.text.forward(&spliced.prompts, Some(&spliced.rows(model)?))?;
+        let contexts = (0..distinct.len()).map(|prompt| model.unet.context(&encoded.get(prompt)?));
+        let contexts = contexts.collect::<Result<Vec<Context>>>()?;
+        let each: Vec<Vec<&Context>> = picks.iter().map(|pick| vec![&contexts[*pick]]).collect();
+        let predict = |noisy: &Tensor, timesteps: &[u32]| {
+            let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
+            model.unet.predict(noisy, &timesteps, &each)
+        };
+        self.loss(model, predict)?.to_vec1()
     }
 
-    /// Of each sample: the mean squared error `(b)` of what the UNet predicts for its noised photo under `context`
-    /// `(b, 77, d)`, differentiable with respect to it.
-    fn loss(&self, model: &BaseModel, context: &Tensor) -> Result<Tensor> {
+    /// Of each sample: the mean squared error `(b)` of what the UNet is to `predict` for its noised photo.
+    fn loss(&self, model: &BaseModel, predict: impl FnOnce(&Tensor, &[u32]) -> Result<Tensor>) -> Result<Tensor> {
         let pictures = self.samples().map(|(ask, sample)| ask.lesson.picture(sample));
         let (clean, noise): (Vec<_>, Vec<_>) = pictures.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let (clean, noise) = (Tensor::stack(&clean, 0)?, Tensor::stack(&noise, 0)?); // (b, c, h, w)
         let timesteps: Vec<u32> = self.samples().map(|(_, sample)| sample.timestep).collect();
         let noisy = model.schedule.add_noise(&clean, &noise, &timesteps)?;
-        let predicted = model.unet.forward(&noisy, &timesteps, context)?;
+        let predicted = predict(&noisy, &timesteps)?;
         let target = model.schedule.target(&clean, &noise, &timesteps)?;
         (predicted - target)?.sqr()?.flatten_from(1)?.mean(1)
     }

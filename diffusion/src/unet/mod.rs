@@ -5,10 +5,12 @@ mod context;
 mod transformer;
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor, bail};
+use rayon::prelude::*;
 
 use self::blocks::{Downsample, Resnet, Upsample};
 use self::context::Seen;
@@ -23,7 +25,7 @@ use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Part, Value, frozen, frozen_parts};
+use crate::ops::tape::{Part, Value, frozen, frozen2};
 use crate::weights::{Groups, SMALL, Scope, WeightFile, weight_file};
 
 pub use self::context::Context;
@@ -199,13 +201,28 @@ impl Unet {
             bail!("latents of {c} channels and a context of width {d}: the UNet has {channels} and {width}");
         }
         let (latents, context) = (latents.to_dtype(self.place.dtype)?, context.to_dtype(self.place.dtype)?);
-        let predicted = frozen_parts(&latents, &context, self.threads().min(b), |latents, context, samples| {
-            self.pass(latents, &timesteps[samples], &Seen::Encoded(context))
-        });
+        let predicted =
+            frozen2(&latents, &context, |latents, context| self.pass(latents, timesteps, &Seen::Encoded(context)));
         predicted?.to_dtype(DType::F32)
     }
 
-    /// Threads that work on samples of their own, since weights that stay in the cache may be read often.
+    /// Does `work` on all of `samples`, each thread on some of them: threads that go through a network on their own seldom wait for
+    /// one another. With weights that are too many for that, all at once. The results are in the order of the samples.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn side_by_side<T: Send>(
+        &self,
+        samples: usize,
+        work: impl Fn(Range<usize>) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
+        let parts = self.threads().min(samples).max(1);
+        let cut = |part: usize| part * samples / parts;
+        let part = |part: usize| work(cut(part)..cut(part + 1));
+        rayon::scope(|_| (0..parts).into_par_iter().map(part).collect())
+    }
+
+    /// Threads that may have samples of their own, since weights that stay in the cache may be read often.
     fn threads(&self) -> usize {
         if self.weights <= SMALL && self.place.has_kernels() { rayon::current_num_threads() } else { 1 }
     }
@@ -243,10 +260,12 @@ impl Unet {
             return self.predict(&Tensor::cat(&latents, 0)?, &timesteps, &contexts);
         }
         let latents = latents.detach().to_dtype(self.place.dtype)?;
-        let predicted = frozen_parts(&latents, &latents, self.threads().min(b), |latents, _, samples| {
-            self.pass(latents, &timesteps[samples.clone()], &Seen::contexts(&contexts[samples])?)
+        let predicted = self.side_by_side(b, |samples| {
+            let own = latents.narrow(0, samples.start, samples.len())?;
+            let seen = Seen::contexts(&contexts[samples.clone()])?;
+            frozen(&own, |latents| self.pass(latents, &timesteps[samples.clone()], &seen))
         });
-        predicted?.to_dtype(DType::F32)
+        Tensor::cat(&predicted?, 0)?.to_dtype(DType::F32)
     }
 
     fn pass(&self, latents: &Value, timesteps: &[f32], seen: &Seen<'_>) -> Result<Value> {
@@ -287,7 +306,14 @@ impl Unet {
             Seen::Encoded(context) if self.checkpointing => {
                 x.checkpointed(context, Checkpoint { block: Arc::clone(block), time })
             }
-            Seen::Encoded(_) | Seen::Contexts { .. } => block.forward(x, &time, seen),
+            Seen::Encoded(_) => block.forward(x, &time, seen),
+            Seen::Contexts { .. } => {
+                let x = block.forward(x, &time, seen);
+                if self.checkpointing {
+                    block.release();
+                }
+                x
+            }
         }
     }
 

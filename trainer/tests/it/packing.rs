@@ -81,6 +81,15 @@ fn packed_subjects_learn_the_bits_that_they_learn_alone() {
 }
 
 #[test]
+fn the_number_of_threads_does_not_show_in_what_is_learned() {
+    for threads in [1, 2, 3, 5] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let ends = pool.install(|| packed(LESSONS.iter().map(whole).collect(), slots(3)));
+        assert_as_alone(&ends, &[0, 1, 2], &format!("on {threads} threads"));
+    }
+}
+
+#[test]
 fn a_subject_stopped_in_one_pack_goes_on_in_another_to_the_bits_of_an_unbroken_run() {
     let mut ends = packed(vec![(&LESSONS[0], None, Some(2)), whole(&LESSONS[1])], slots(2));
     assert_as_alone(&ends, &[1], "while its neighbour is stopped");
