@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::composed::{self, Op1};
+use super::fresh::zeros;
 use super::simd::{normal_cdf, normal_pdf, sigmoid, vectorised};
 use super::tape::Value;
 use super::values;
@@ -104,7 +105,7 @@ impl CustomOp1 for Activation {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = values(storage, layout)?;
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).for_each(|(out, x)| write_values(*self, out, x));
         Ok((CpuStorage::F32(out), layout.shape().clone()))
     }
@@ -133,7 +134,7 @@ impl CustomOp2 for Slope {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, g) = (values(x, lx)?, values(g, lg)?);
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let pieces = out.par_chunks_mut(PIECE).zip(x.par_chunks(PIECE)).zip(g.par_chunks(PIECE));
         pieces.for_each(|((out, x), g)| write_slopes(self.0, out, x, g));
         Ok((CpuStorage::F32(out), lx.shape().clone()))
@@ -165,7 +166,7 @@ impl CustomOp1 for Geglu {
         let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(n);
-        let mut out = vec![0.0; x.len() / 2];
+        let mut out = zeros(x.len() / 2);
         let rows = PIECE.div_ceil(n);
         let pieces = out.par_chunks_mut(rows * n).zip(x.par_chunks(rows * 2 * n));
         pieces.for_each(|(out, x)| write_gated(n, out, x));
@@ -196,7 +197,7 @@ impl CustomOp2 for GegluGradient {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, g, n) = (values(x, lx)?, values(g, lg)?, half(lx.shape())?);
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let rows = PIECE.div_ceil(2 * n);
         let pieces = out.par_chunks_mut(rows * 2 * n).zip(x.par_chunks(rows * 2 * n)).zip(g.par_chunks(rows * n));
         pieces.for_each(|((out, x), g)| write_gated_slopes(n, out, x, g));

@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, S
 use rayon::prelude::*;
 
 use super::composed::{self, Op1, Op2, Reads};
+use super::fresh::zeros;
 use super::gemm::Matrix;
 use super::tape::Value;
 use super::values;
@@ -16,6 +17,8 @@ use flash::{Buffers, Head, MOST, QUERIES, turn};
 
 /// Pieces of work that the queries of a call are cut into, about.
 const PIECES: usize = 8;
+/// Tokens that are copied as one piece of work.
+const PLACED: usize = 64;
 
 /// How attention reads its projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ impl Call<'_> {
     /// `(b, heads, 3, m, dim)`.
     fn gathered(&self, turned: Part<'_>) -> Vec<f32> {
         let (dim, len) = (self.dim(), self.keys * self.dim());
-        let mut all = vec![0.0; 3 * self.samples * self.op.heads * len];
+        let mut all = zeros(3 * self.samples * self.op.heads * len);
         all.par_chunks_exact_mut(3 * len).enumerate().for_each(|(job, out)| {
             let (sample, channel) = (job / self.op.heads, job % self.op.heads * dim);
             let (packed, out) = out.split_at_mut(2 * len);
@@ -109,27 +112,26 @@ impl Call<'_> {
         }
     }
 
-    /// What queries see, and for each query of each head the logarithm of its sum of e^score, `(b, n, heads)`.
+    /// What queries see, `(b, n, width)`, and for each query of each head the logarithm of its sum of e^score, `(b, heads, n)`.
     fn forward(&self) -> (Vec<f32>, Vec<f32>) {
-        let (width, dim, heads, queries) = (self.width, self.dim(), self.op.heads, self.queries);
+        let (dim, heads, queries) = (self.dim(), self.op.heads, self.queries);
         let gathered = self.gathered(self.v);
-        let mut out = vec![0.0; self.samples * queries * width];
-        let mut levels = vec![0.0; self.samples * queries * heads];
-        let samples = out.par_chunks_mut(queries * width).zip(levels.par_chunks_mut(queries * heads)).enumerate();
+        let mut saw = zeros(self.samples * heads * queries * dim); // (b, heads, n, dim), so that heads are work for themselves
+        let mut levels = vec![0.0; self.samples * heads * queries];
+        let jobs = saw.par_chunks_mut(queries * dim).zip(levels.par_chunks_mut(queries)).enumerate();
         // A query has the same bits in any block, so there may be as many as keep all threads at work.
-        let rows = (self.samples * queries / PIECES).next_multiple_of(QUERIES).clamp(QUERIES, MOST);
-        let blocks = samples.flat_map(|(sample, (out, levels))| {
-            let blocks = out.par_chunks_mut(rows * width).zip(levels.par_chunks_mut(rows * heads)).enumerate();
-            blocks.map(move |(block, (out, levels))| (sample, block * rows, out, levels))
+        let rows = (self.samples * heads * queries / PIECES).next_multiple_of(QUERIES).clamp(QUERIES, MOST);
+        let blocks = jobs.flat_map(|(job, (saw, levels))| {
+            let blocks = saw.par_chunks_mut(rows * dim).zip(levels.par_chunks_mut(rows)).enumerate();
+            blocks.map(move |(block, (saw, levels))| (job, block * rows, saw, levels))
         });
-        blocks.for_each_init(Buffers::default, |buffers, (sample, first, out, levels)| {
-            let count = out.len() / width;
-            for (head, own) in gathered.chunks_exact(3 * self.keys * dim).skip(sample * heads).take(heads).enumerate() {
-                let q = self.q.view(queries, sample, (first, count), head * dim, dim);
-                let (out, levels) = ((&mut out[head * dim..], width), (&mut levels[head..], heads));
-                self.head(own).attend(buffers, (q, first), out, levels);
-            }
+        blocks.for_each_init(Buffers::default, |buffers, (job, first, saw, levels)| {
+            let (sample, channel) = (job / heads, job % heads * dim);
+            let q = self.q.view(queries, sample, (first, levels.len()), channel, dim);
+            self.head(&gathered[job * 3 * self.keys * dim..]).attend(buffers, (q, first), saw, levels);
         });
+        let mut out = zeros(self.samples * queries * self.width);
+        self.place(&mut out, &saw, (0, queries), 0);
         (out, levels)
     }
 
@@ -138,7 +140,7 @@ impl Call<'_> {
         let (dim, keys, queries, heads) = (self.dim(), self.keys, self.queries, self.op.heads);
         let rows = |data| Part { data, stride: self.width, offset: 0 };
         let (saw, gradient, gathered) = (rows(saw), rows(gradient), self.gathered(self.k));
-        let mut out = vec![0.0; self.samples * heads * (queries + 2 * keys) * dim];
+        let mut out = zeros(self.samples * heads * (queries + 2 * keys) * dim);
         let jobs = out.par_chunks_mut((queries + 2 * keys) * dim).zip(gathered.par_chunks_exact(3 * keys * dim));
         jobs.enumerate().for_each_init(Buffers::default, |buffers, (job, (out, own))| {
             let (sample, head, own) = (job / heads, job % heads, self.head(own));
@@ -148,25 +150,28 @@ impl Call<'_> {
                 let first = block * MOST;
                 let rows = (first, dq.len() / dim);
                 let [q, g, saw] = [self.q, gradient, saw].map(|part| part.view(queries, sample, rows, head * dim, dim));
-                let levels = (&levels[(sample * queries + first) * heads + head..], heads);
+                let levels = &levels[job * queries + first..];
                 own.back(buffers, (q, first), (g, saw), levels, (dq, &mut *dk, &mut *dv));
             }
         });
         out
     }
 
-    /// Copies one gradient out of [`Self::backward`]'s layout: `tokens` rows from `from` on, to channels from `offset` on.
-    fn place(&self, out: &mut [f32], grads: &[f32], (from, tokens): (usize, usize), offset: usize) {
+    /// Copies values of every head of every sample, `(b, heads, …, dim)`: `tokens` rows of each from `from` on, to channels from
+    /// `offset` on.
+    fn place(&self, out: &mut [f32], values: &[f32], (from, tokens): (usize, usize), offset: usize) {
         let (dim, stride) = (self.dim(), out.len() / (self.samples * tokens));
-        let per_head = (self.queries + 2 * self.keys) * dim;
-        let samples = out.par_chunks_mut(tokens * stride).zip(grads.par_chunks(self.op.heads * per_head));
-        samples.for_each(|(out, grads)| {
-            for (head, grads) in grads.chunks_exact(per_head).enumerate() {
-                let rows = grads[from * dim..].chunks_exact(dim);
-                for (out, row) in out.chunks_exact_mut(stride).zip(rows) {
-                    out[offset + head * dim..][..dim].copy_from_slice(row);
+        let per_head = values.len() / (self.samples * self.op.heads);
+        let samples = out.par_chunks_mut(tokens * stride).zip(values.par_chunks(self.op.heads * per_head));
+        samples.for_each(|(out, values)| {
+            out.par_chunks_mut(PLACED * stride).enumerate().for_each(|(piece, out)| {
+                for (head, values) in values.chunks_exact(per_head).enumerate() {
+                    let rows = values[(from + piece * PLACED) * dim..].chunks_exact(dim);
+                    for (out, row) in out.chunks_exact_mut(stride).zip(rows) {
+                        out[offset + head * dim..][..dim].copy_from_slice(row);
+                    }
                 }
-            }
+            });
         });
     }
 }
@@ -278,7 +283,7 @@ impl CustomOp2 for OfSelfGradient<'_> {
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let call = self_call(self.of.op, x, lx)?;
         let grads = self.of.backward(call, self.saw, values(g, lg)?)?;
-        let mut out = vec![0.0; lx.shape().elem_count()];
+        let mut out = zeros(lx.shape().elem_count());
         for part in 0..3 {
             call.place(&mut out, &grads, (part * call.queries, call.queries), part * call.width);
         }
@@ -353,7 +358,7 @@ impl CustomOp3 for OfOtherGradient<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         let call = other_call(self.of.op, q, lq, kv, lkv)?;
         let grads = self.of.backward(call, self.saw, values(g, lg)?)?;
-        let mut out = vec![0.0; lq.shape().elem_count() + lkv.shape().elem_count()];
+        let mut out = zeros(lq.shape().elem_count() + lkv.shape().elem_count());
         let (dq, dkv) = out.split_at_mut(lq.shape().elem_count());
         call.place(dq, &grads, (0, call.queries), 0);
         call.place(dkv, &grads, (call.queries, call.keys), 0);

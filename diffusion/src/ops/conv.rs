@@ -6,10 +6,11 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::composed::{ConvTensors, Op1, Op2, Place, Reads};
+use super::fresh::{copied, zeros};
 use super::gemm::{FEW_ROWS, Matrix, Right, Write, pieces, product};
 use super::kernel::LANES;
 use super::panels::Panels;
-use super::patches::{Patches, Sides, source};
+use super::patches::{Patches, Sides};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::winograd::{Direction, Filter, Onto, Pictures, Tile};
@@ -242,25 +243,54 @@ impl Conv3x3 {
         });
     }
 
-    /// Any stride: the gradient of every gathered patch, added back where the patch came from.
-    fn scattered(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
-        let Weights { taps, inputs, outputs, stride, .. } = &*self.0;
-        let weight = Right::turned(taps);
-        let samples = out.par_chunks_mut(from.height * from.width * inputs);
-        let gradients = gradient.par_chunks(to.height * to.width * outputs);
-        samples.zip(gradients).for_each_init(Vec::new, |patch, (out, gradient)| {
-            patch.resize(to.width * 9 * inputs, 0.0);
-            for (y, row) in gradient.chunks_exact(to.width * outputs).enumerate() {
-                let row = Matrix::packed(row, to.width, *outputs);
-                product(patch, 9 * inputs, Write::Replace, 1.0, row, weight);
-                for (at, values) in patch.chunks_exact(*inputs).enumerate() {
-                    if let Some(pixel) = source(stride.numbers(), from, (y, at / 9), at % 9) {
-                        let target = &mut out[pixel * inputs..][..*inputs];
-                        target.iter_mut().zip(values).for_each(|(t, v)| *t += v);
+    /// Stride 2. Pixels of the input whose row is even or odd, and whose column is, lie under the same taps; so each of the four
+    /// kinds of pixels is a product by itself.
+    fn halved(&self, gradient: &[f32], from: Sides, to: Sides, out: &mut [f32]) {
+        let Weights { taps: weight, inputs, outputs, stride, .. } = &*self.0;
+        let (_, before, _) = stride.numbers();
+        // Where in the result a row or column of the input lies under row or column `tap` of the filter.
+        let under = |place: usize, tap: usize, side: usize| {
+            let twice = (place + before).checked_sub(tap)?;
+            (twice % 2 == 0 && twice / 2 < side).then_some(twice / 2)
+        };
+        let samples = out.len() / (from.height * from.width * inputs);
+        for (odd_row, odd_column) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let taps =
+                (0..9).filter(|tap| (odd_row + before + tap / 3) % 2 == 0 && (odd_column + before + tap % 3) % 2 == 0);
+            let taps: Vec<usize> = taps.collect();
+            let (rows, columns) = ((from.height + 1 - odd_row) / 2, (from.width + 1 - odd_column) / 2);
+            if rows * columns == 0 {
+                continue;
+            }
+            let width = taps.len() * outputs;
+            let mut gathered = zeros(samples * rows * columns * width);
+            gathered.par_chunks_exact_mut(width).enumerate().for_each(|(pixel, values)| {
+                let (line, column) = (pixel / columns, odd_column + pixel % columns * 2);
+                let (sample, row) = (line / rows, odd_row + line % rows * 2);
+                for (values, tap) in values.chunks_exact_mut(*outputs).zip(&taps) {
+                    if let (Some(y), Some(x)) = (under(row, tap / 3, to.height), under(column, tap % 3, to.width)) {
+                        let pixel = (sample * to.height + y) * to.width + x;
+                        values.copy_from_slice(&gradient[pixel * outputs..][..*outputs]);
                     }
                 }
-            }
-        });
+            });
+            let mut own = zeros(samples * rows * columns * inputs);
+            pieces(&mut own, *inputs, width * inputs, |own, (row, column), count| {
+                for (at, tap) in taps.iter().enumerate() {
+                    let pixels = &gathered[row * width + at * outputs..];
+                    let pixels = Matrix::strided(pixels, own.len() / count, *outputs, width);
+                    let turned = Right::Turned(weight, (tap * inputs, *inputs)).columns(column, count);
+                    product(own, count, if at == 0 { Write::Replace } else { Write::Add }, 1.0, pixels, turned);
+                }
+            });
+            let lines = out.par_chunks_exact_mut(from.width * inputs).enumerate();
+            let lines = lines.filter(|(line, _)| line % from.height % 2 == odd_row);
+            lines.for_each(|(line, out)| {
+                let own = &own[(line / from.height * rows + line % from.height / 2) * columns * inputs..];
+                let pixels = out.chunks_exact_mut(*inputs).skip(odd_column).step_by(2);
+                pixels.zip(own.chunks_exact(*inputs)).for_each(|(out, own)| out.copy_from_slice(own));
+            });
+        }
     }
 }
 
@@ -288,7 +318,7 @@ impl CustomOp1 for Plain {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (from, shape) = self.conv.shape(layout.shape())?;
-        let (mut out, shift) = (vec![0.0; shape.elem_count()], self.shift.as_ref().map(to_vec).transpose()?);
+        let (mut out, shift) = (zeros(shape.elem_count()), self.shift.as_ref().map(to_vec).transpose()?);
         self.conv.write_to((&mut out, false), &shape, (values(storage, layout)?, from), shift)?;
         Ok((CpuStorage::F32(out), shape))
     }
@@ -328,7 +358,7 @@ impl CustomOp2 for WithResidual {
         if lr.shape() != &shape {
             bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
         }
-        let mut out = values(residual, lr)?.to_vec();
+        let mut out = copied(values(residual, lr)?);
         self.0.write_to((&mut out, true), &shape, (values(x, lx)?, from), None)?;
         Ok((CpuStorage::F32(out), shape))
     }
@@ -372,7 +402,7 @@ impl CustomOp1 for InputGradient {
         let (from, result) = self.conv.shape(&self.input)?;
         let (count, height, width, _) = result.dims4()?;
         let gradient = values(storage, layout)?;
-        let mut out = vec![0.0; self.input.elem_count()];
+        let mut out = zeros(self.input.elem_count());
         match (self.conv.0.tile(from), self.conv.0.stride) {
             (Some(tile), _) => {
                 let pictures = Pictures { count, height, width };
@@ -381,7 +411,7 @@ impl CustomOp1 for InputGradient {
             }
             (None, Stride::One) => self.conv.turned(gradient, from, &mut out),
             (None, Stride::Two | Stride::TwoPadEnd) => {
-                self.conv.scattered(gradient, from, Sides { height, width }, &mut out);
+                self.conv.halved(gradient, from, Sides { height, width }, &mut out);
             }
         }
         Ok((CpuStorage::F32(out), self.input.clone()))

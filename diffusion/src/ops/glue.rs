@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::composed::{self, Op1, Op2, Reads};
+use super::fresh::{copied, zeros};
 use super::simd::vectorised;
 use super::tape::Value;
 use super::values;
@@ -46,7 +47,7 @@ impl CustomOp1 for Upsample {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (b, h, w, c) = layout.shape().dims4()?;
         let (x, sources) = (values(storage, layout)?, self.sources(h, w));
-        let mut out = vec![0.0; b * sources.len() * c];
+        let mut out = zeros(b * sources.len() * c);
         out.par_chunks_mut(sources.len() * c).zip(x.par_chunks(h * w * c)).for_each(|(out, x)| {
             for (pixel, source) in out.chunks_exact_mut(c).zip(&sources) {
                 pixel.copy_from_slice(&x[source * c..][..c]);
@@ -93,7 +94,7 @@ impl CustomOp1 for UpsampleGradient {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (b, _, _, c) = layout.shape().dims4()?;
         let (g, sources) = (values(storage, layout)?, self.up.sources(self.height, self.width));
-        let mut out = vec![0.0; b * self.height * self.width * c];
+        let mut out = zeros(b * self.height * self.width * c);
         out.par_chunks_mut(self.height * self.width * c).zip(g.par_chunks(sources.len() * c)).for_each(|(out, g)| {
             for (pixel, source) in g.chunks_exact(c).zip(&sources) {
                 out[source * c..][..c].iter_mut().zip(pixel).for_each(|(o, g)| *o += g);
@@ -260,7 +261,7 @@ impl CustomOp2 for Sum {
         if la.shape() != lb.shape() {
             bail!("{:?} and {:?} cannot be added", la.shape(), lb.shape());
         }
-        let mut out = values(a, la)?.to_vec();
+        let mut out = copied(values(a, la)?);
         out.par_chunks_mut(PIECE).zip(values(b, lb)?.par_chunks(PIECE)).for_each(|(out, b)| add(out, b));
         Ok((CpuStorage::F32(out), la.shape().clone()))
     }

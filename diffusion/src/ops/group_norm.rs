@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::composed::{NormTensors, Op1, Place};
+use super::fresh::zeros;
 use super::simd::{sigmoid, vectorised};
 use super::tape::Value;
 use super::{placed, values};
@@ -163,7 +164,7 @@ impl CustomOp1 for Forward {
         let (x, sample) = (values(storage, layout)?, self.norm.sample_len(layout.shape())?);
         let Weights { weight, groups, then, .. } = &*self.norm.0;
         let moments = self.moments.get_or_init(|| self.norm.moments(x, sample));
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let samples = out.par_chunks_mut(sample).zip(x.par_chunks(sample)).zip(moments.par_chunks(*groups));
         samples.for_each(|((out, x), moments)| {
             let (factor, offset) = self.norm.affine(moments);
@@ -222,7 +223,7 @@ impl CustomOp2 for Gradient {
 
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, g, sample) = (values(x, lx)?, values(g, lg)?, self.norm.sample_len(lx.shape())?);
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let samples = out.par_chunks_mut(sample).zip(x.par_chunks(sample)).zip(g.par_chunks(sample));
         samples.zip(self.moments.par_chunks(self.norm.0.groups)).for_each(|(((out, x), g), moments)| {
             self.sample_gradient(out, x, g, moments);

@@ -6,6 +6,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tenso
 use rayon::prelude::*;
 
 use super::composed::{NormTensors, Op1, Place};
+use super::fresh::zeros;
 use super::simd::{sum, sum2, vectorised};
 use super::tape::Value;
 use super::{placed, values};
@@ -87,7 +88,7 @@ impl CustomOp1 for LayerNorm {
             bail!("a layer norm of width {width} was given {:?}", layout.shape());
         }
         let x = values(storage, layout)?;
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).for_each(|(out, x)| {
             normalise(out, x, weight, bias, *epsilon);
         });
@@ -119,7 +120,7 @@ impl CustomOp2 for Gradient {
     fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, g: &CpuStorage, lg: &Layout) -> Result<(CpuStorage, Shape)> {
         let Weights { weight, epsilon, .. } = &*self.0.0;
         let (x, g, width) = (values(x, lx)?, values(g, lg)?, weight.len());
-        let mut out = vec![0.0; x.len()];
+        let mut out = zeros(x.len());
         let pieces =
             out.par_chunks_mut(PIECE * width).zip(x.par_chunks(PIECE * width)).zip(g.par_chunks(PIECE * width));
         pieces.for_each(|((out, x), g)| {

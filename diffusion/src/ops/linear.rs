@@ -5,6 +5,7 @@ use std::sync::Arc;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::composed::{LinearTensors, Op1, Op2, Place, Reads};
+use super::fresh::{copied, zeros};
 use super::gemm::{Matrix, Right, Write, pieces, product};
 use super::panels::Panels;
 use super::tape::Value;
@@ -108,7 +109,7 @@ impl CustomOp1 for Plain {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let shape = self.0.shape(layout.shape())?;
-        let mut out = vec![0.0; shape.elem_count()];
+        let mut out = zeros(shape.elem_count());
         self.0.write_to(&mut out, false, values(storage, layout)?);
         Ok((CpuStorage::F32(out), shape))
     }
@@ -145,7 +146,7 @@ impl CustomOp2 for WithResidual {
         if lr.shape() != &shape {
             bail!("a residual of shape {:?} does not fit a result of shape {shape:?}", lr.shape());
         }
-        let mut out = values(residual, lr)?.to_vec();
+        let mut out = copied(values(residual, lr)?);
         self.0.write_to(&mut out, true, values(x, lx)?);
         Ok((CpuStorage::F32(out), shape))
     }
@@ -191,7 +192,7 @@ impl CustomOp1 for InputGradient {
         }
         let shape = Shape::from(dims);
         let gradient = values(storage, layout)?;
-        let mut out = vec![0.0; shape.elem_count()];
+        let mut out = zeros(shape.elem_count());
         let weight = Right::turned(weight);
         pieces(&mut out, *inputs, inputs * outputs, |out, (row, column), count| {
             let rows = Matrix::packed(&gradient[row * outputs..], out.len() / count, *outputs);

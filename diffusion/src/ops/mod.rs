@@ -9,6 +9,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod composed;
 pub(crate) mod conv;
+mod fresh;
 pub(crate) mod gemm;
 pub(crate) mod glue;
 pub(crate) mod group_norm;

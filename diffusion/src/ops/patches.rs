@@ -13,12 +13,7 @@ pub(super) struct Sides {
 }
 
 /// The pixel of the input under `tap` of the filter at output `(y, x)`; none where there is padding.
-pub(super) fn source(
-    (step, before, _): (usize, usize, usize),
-    from: Sides,
-    (y, x): (usize, usize),
-    tap: usize,
-) -> Option<usize> {
+fn source((step, before, _): (usize, usize, usize), from: Sides, (y, x): (usize, usize), tap: usize) -> Option<usize> {
     let row = (y * step + tap / 3).checked_sub(before)?;
     let column = (x * step + tap % 3).checked_sub(before)?;
     (row < from.height && column < from.width).then(|| row * from.width + column)

@@ -52,14 +52,14 @@ pub(super) struct Buffers {
 type Lanes = [f32; MOST];
 
 impl Head<'_> {
-    /// Writes what queries `q` `(at most MOST, dim)`, the first of which is number `first`, see: rows of `dim` values, one every
-    /// `stride` values. The logarithms of the sums of e^score go to `levels`, one every `apart` values.
+    /// Writes what queries `q` `(at most MOST, dim)`, the first of which is number `first`, see. The logarithms of the sums of e^score
+    /// go to `levels`.
     pub(super) fn attend(
         &self,
         buffers: &mut Buffers,
         (q, first): (Matrix<'_>, usize),
-        (out, stride): (&mut [f32], usize),
-        (levels, apart): (&mut [f32], usize),
+        out: &mut [f32],
+        levels: &mut [f32],
     ) {
         let (count, dim) = q.sizes();
         let q = columns(&mut buffers.q, q);
@@ -84,8 +84,8 @@ impl Head<'_> {
             }
         }
         for query in 0..count {
-            put(&mut out[query * stride..][..dim], sums, query, 1.0 / totals[query]);
-            levels[query * apart] = largest[query] + totals[query].ln();
+            put(&mut out[query * dim..][..dim], sums, query, 1.0 / totals[query]);
+            levels[query] = largest[query] + totals[query].ln();
         }
     }
 
@@ -98,14 +98,14 @@ impl Head<'_> {
         buffers: &mut Buffers,
         (q, first): (Matrix<'_>, usize),
         (g, saw): (Matrix<'_>, Matrix<'_>),
-        (levels, apart): (&[f32], usize),
+        levels: &[f32],
         (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
     ) {
         let (count, dim) = q.sizes();
         let (mut level, mut share): (Lanes, Lanes) = ([0.0; MOST], [0.0; MOST]);
-        for query in 0..count {
-            level[query] = levels[query * apart];
-            share[query] = sum2(g.row(query), saw.row(query), |g, saw| g * saw);
+        level[..count].copy_from_slice(&levels[..count]);
+        for (query, share) in share[..count].iter_mut().enumerate() {
+            *share = sum2(g.row(query), saw.row(query), |g, saw| g * saw);
         }
         for (block, first) in (0..count).step_by(QUERIES).enumerate() {
             buffers.q_panels[block].fill(q.lines(first, QUERIES.min(count - first)));
