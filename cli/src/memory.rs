@@ -18,13 +18,19 @@ pub fn resident() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// What this process could have, bytes: what it has and what is free, within the limits of its control groups.
+/// What of that is nobody else's, bytes: without the pages of files, which the system can take back and counts as free.
+#[must_use]
+pub fn own() -> Option<u64> {
+    field(&fs::read_to_string("/proc/self/status").ok()?, "RssAnon:")
+}
+
+/// What this process could have, bytes: its own and what is free, within the limits of its control groups.
 #[must_use]
 pub fn within_reach() -> Option<u64> {
     let free = field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable:")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let limits = limit_files(&groups).into_iter().filter_map(|file| limit(&fs::read_to_string(file).ok()?));
-    limits.chain([free + resident()?]).min()
+    limits.chain([free + own()?]).min()
 }
 
 /// `name` of a file of lines like `VmHWM:  3072 kB`, bytes.
@@ -80,10 +86,10 @@ mod tests {
 
     #[test]
     fn this_process_has_less_than_it_could_have() {
-        let told = (resident(), peak(), within_reach());
-        if let (Some(resident), Some(peak), Some(reach)) = told {
-            assert!(0 < resident && resident <= peak && resident <= reach, "{told:?}");
+        let told = (own(), resident(), peak(), within_reach());
+        if let (Some(own), Some(resident), Some(peak), Some(reach)) = told {
+            assert!(0 < own && own <= resident && resident <= peak && own <= reach, "{told:?}");
         }
-        assert_eq!(told.2.is_some(), cfg!(target_os = "linux"));
+        assert_eq!(told.3.is_some(), cfg!(target_os = "linux"));
     }
 }

@@ -66,18 +66,21 @@ pub async fn load(settings: &Settings, state: Option<&StateDir>, measuring: Meas
 
 fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Ready {
     let side = model.latent_side();
-    let (resident, reach) = match of_gpu(&model.device) {
+    let (taken, reach) = match of_gpu(&model.device) {
         Some((taken, all)) => (taken, Some(all)),
-        None => (memory::resident().unwrap_or_default(), memory::within_reach()),
+        None => {
+            // Under checkpointing a block's pages are in memory only while it runs.
+            let mapped = if settings.checkpointing == Some(true) { 0 } else { model.mapped };
+            (memory::own().unwrap_or_default() + mapped, memory::within_reach())
+        }
     };
     let wishes = Wishes {
         slots: settings.trainer_slots.and_then(NonZeroUsize::new),
         checkpointing: settings.checkpointing,
-        memory: budget(settings, reach)
-            .map(|memory| resident + memory.saturating_sub(resident) / settings.ranks as u64),
+        memory: budget(settings, reach).map(|memory| taken + memory.saturating_sub(taken) / settings.ranks as u64),
         ranks: NonZeroUsize::new(settings.ranks * settings.group_size),
     };
-    let fit = wishes.fit(resident, &model.footprint(side, side));
+    let fit = wishes.fit(taken, &model.footprint(side, side));
     model.unet.set_checkpointing(fit.checkpointing);
     let model = Arc::new(model);
 

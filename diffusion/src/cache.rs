@@ -10,6 +10,7 @@ use std::fs::{self, DirBuilder, File, Metadata};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -34,6 +35,8 @@ pub struct ModelCache {
     digests: Mutex<BTreeMap<PathBuf, Known>>,
     /// Shelves that are written and have no name yet.
     filled: Mutex<Vec<Filling>>,
+    /// Bytes of the shelves that were found.
+    mapped: AtomicU64,
 }
 
 /// The digest of a file as it was.
@@ -85,7 +88,13 @@ impl ModelCache {
             return Err(io::Error::new(ErrorKind::PermissionDenied, reason));
         }
         let digests = read_digests(&folder.join(DIGESTS));
-        Ok(Self { folder, settled: SETTLED, digests: Mutex::new(digests), filled: Mutex::default() })
+        Ok(Self {
+            folder,
+            settled: SETTLED,
+            digests: Mutex::new(digests),
+            filled: Mutex::default(),
+            mapped: AtomicU64::new(0),
+        })
     }
 
     /// SHA-256 of a file: the one known of it, if it has not changed since, else computed.
@@ -106,14 +115,14 @@ impl ModelCache {
         lock(&self.digests).get(place).filter(|known| known.stamp == stamp).map(|known| known.sha256.clone())
     }
 
-    /// What was made of the open weight file at `path`, of so many tensors, or a shelf to put it on. What is found is to be in memory at
-    /// once if it is to be `present`, else as it is used.
-    pub(crate) fn shelf(&self, path: &Path, file: &File, tensors: usize, present: bool) -> Shelf {
+    /// What was made of the open weight file at `path`, of so many tensors, or a shelf to put it on.
+    pub(crate) fn shelf(&self, path: &Path, file: &File, tensors: usize) -> Shelf {
         let shelf = || -> io::Result<Shelf> {
             let (place, stamp) = (path.canonicalize()?, Stamp::of(&file.metadata()?));
             if let Some(sha256) = self.known(&place, stamp)
-                && let Some(full) = Full::open(&self.panels(&sha256), &sha256, present)?
+                && let Some(full) = Full::open(&self.panels(&sha256), &sha256)?
             {
+                self.mapped.fetch_add(full.len() as u64, Ordering::Relaxed);
                 return Ok(Shelf::Full(full));
             }
             Ok(Shelf::Filling(Filling::begin(&self.folder, place, stamp, tensors)?))
@@ -122,6 +131,11 @@ impl ModelCache {
             warn!(%error, weights = %path.display(), "prepared weights cannot be kept in the model cache");
             Shelf::None
         })
+    }
+
+    /// Bytes that were mapped of it since it was opened.
+    pub(crate) fn mapped(&self) -> u64 {
+        self.mapped.load(Ordering::Relaxed)
     }
 
     /// Takes back the shelf of a component that was loaded.

@@ -34,6 +34,8 @@ pub struct BaseModel {
     pub name: String,
     /// Where its tensors live.
     pub device: Device,
+    /// Bytes of its weights that are pages of a [`ModelCache`]: in memory when they are used, unlike the others.
+    pub mapped: u64,
 }
 
 /// How a network computes. Neither changes what is learned by more than rounding.
@@ -103,16 +105,17 @@ impl BaseModel {
             || {
                 rayon::join(
                     || TextEncoder::load(&dir.join("text_encoder"), computing, device, cache),
-                    || digest(dir, cache),
+                    || (digest(dir, cache), Tokenizer::load(&dir.join("tokenizer"))),
                 )
             },
         );
-        let ((unet, vae), (text, digest)) = ((heavy.0?, heavy.1?), (light.0?, light.1?));
+        let ((unet, vae), (text, (digest, tokenizer))) = ((heavy.0?, heavy.1?), (light.0?, light.1));
+        let (digest, tokenizer) = (digest?, tokenizer?);
         if let Some(cache) = cache {
             cache.keep();
         }
         let model = Self {
-            tokenizer: Tokenizer::load(&dir.join("tokenizer"))?,
+            tokenizer,
             schedule: NoiseSchedule::load(&dir.join("scheduler").join("scheduler_config.json"))?,
             text,
             unet,
@@ -120,6 +123,7 @@ impl BaseModel {
             digest,
             name: name(dir),
             device: device.clone(),
+            mapped: cache.map_or(0, ModelCache::mapped),
         };
         model.check(dir)?;
         Ok(model)

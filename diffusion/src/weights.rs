@@ -65,8 +65,7 @@ impl<'a> WeightFile<'a> {
             Ok((metadata, data_start)) => {
                 let cache = cache.filter(|_| place.has_kernels());
                 let tensors = metadata.tensors().len();
-                let shelf =
-                    cache.map(|cache| cache.shelf(&path, &file, tensors, !computing.checkpointing)).unwrap_or_default();
+                let shelf = cache.map(|cache| cache.shelf(&path, &file, tensors)).unwrap_or_default();
                 let arithmetic = computing.arithmetic;
                 let (place, taken) = (place.clone(), Mutex::default());
                 Ok(Self { path, file, metadata, data_start, arithmetic, place, taken, cache, shelf })

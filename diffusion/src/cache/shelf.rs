@@ -93,7 +93,7 @@ impl Shelf {
 impl Full {
     /// The file at `path`, of the weights that `sha256` is of; none: there is no such file, or it is of another layout or damaged,
     /// and to be made again.
-    pub(super) fn open(path: &Path, sha256: &str, present: bool) -> io::Result<Option<Self>> {
+    pub(super) fn open(path: &Path, sha256: &str) -> io::Result<Option<Self>> {
         let file = match File::open(path) {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             opened => opened?,
@@ -109,19 +109,20 @@ impl Full {
         let place = |(from, to): (usize, usize)| start + from..start + to;
         let tensors = metadata.tensors().into_iter();
         let index = tensors.map(|(name, info)| (name, (info.dtype, place(info.data_offsets)))).collect();
-        Ok(Some(Self { map: Arc::new(map(&file, present)?), index }))
+        Ok(Some(Self { map: Arc::new(map(&file)?), index }))
+    }
+
+    /// Bytes that are mapped.
+    pub(super) fn len(&self) -> usize {
+        self.map.len()
     }
 }
 
-/// All of `file`. If its pages are present, what this process takes of memory can be seen from now on.
+/// All of `file`, of which pages come into memory as they are used: to have all of them mapped at once takes longer than the faults.
 #[allow(unsafe_code)]
-fn map(file: &File, present: bool) -> io::Result<Mmap> {
-    let mut options = memmap2::MmapOptions::new();
-    if present {
-        options.populate();
-    }
+fn map(file: &File) -> io::Result<Mmap> {
     // SAFETY: a file of the cache is never written after it got its name, and nobody but its owner can reach it.
-    unsafe { options.map(file) }
+    unsafe { Mmap::map(file) }
 }
 
 impl Filling {
