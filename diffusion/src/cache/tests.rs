@@ -73,6 +73,8 @@ fn a_later_start_computes_the_same_bits_from_what_the_first_has_kept() {
         assert!(results(&model) == results(&plain), "{start} start");
         assert_eq!(model.digest, plain.digest, "{start} start");
         assert_eq!(case.files().len(), 4, "digests and three files of weights, {:?}", case.files());
+        let kept: u64 = case.panels().iter().map(|path| fs::metadata(path).unwrap().len()).sum();
+        assert_eq!(model.mapped, if start == "first" { 0 } else { kept }, "{start} start");
     }
 }
 
