@@ -127,7 +127,7 @@ impl<'a> Pass<'a> {
         self.samples().for_each(|(ask, sample)| spliced.push(ask.lesson.prompt(sample), &ask.rows));
         let rows = Var::from_tensor(&spliced.rows(model)?)?;
         let context = model.text.forward(&spliced.prompts, Some(&rows))?;
-        let losses = self.loss(model, |noisy, timesteps| model.unet.forward(noisy, timesteps, &context))?;
+        let losses = self.loss(model, |noisy, timesteps| model.unet.forward_at(noisy, timesteps, &context))?;
         let gradients = losses.sum_all()?.backward()?; // each sample's own: their sum has slope 1 in every one
         let Some(gradient) = gradients.get(&rows) else { bail!("the loss does not depend on the rows") };
         let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
@@ -157,21 +157,17 @@ impl<'a> Pass<'a> {
         let contexts = (0..distinct.len()).map(|prompt| model.unet.context(&encoded.get(prompt)?));
         let contexts = contexts.collect::<Result<Vec<Context>>>()?;
         let each: Vec<Vec<&Context>> = picks.iter().map(|pick| vec![&contexts[*pick]]).collect();
-        let predict = |noisy: &Tensor, timesteps: &[u32]| {
-            let timesteps: Vec<f32> = timesteps.iter().map(|t| *t as f32).collect();
-            model.unet.predict(noisy, &timesteps, &each)
-        };
-        self.loss(model, predict)?.to_vec1()
+        self.loss(model, |noisy, timesteps| model.unet.predict(noisy, timesteps, &each))?.to_vec1()
     }
 
     /// Of each sample: the mean squared error `(b)` of what the UNet is to `predict` for its noised photo.
-    fn loss(&self, model: &BaseModel, predict: impl FnOnce(&Tensor, &[u32]) -> Result<Tensor>) -> Result<Tensor> {
+    fn loss(&self, model: &BaseModel, predict: impl FnOnce(&Tensor, &[f32]) -> Result<Tensor>) -> Result<Tensor> {
         let pictures = self.samples().map(|(ask, sample)| ask.lesson.picture(sample));
         let (clean, noise): (Vec<_>, Vec<_>) = pictures.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         let (clean, noise) = (Tensor::stack(&clean, 0)?, Tensor::stack(&noise, 0)?); // (b, c, h, w)
         let timesteps: Vec<u32> = self.samples().map(|(_, sample)| sample.timestep).collect();
         let noisy = model.schedule.add_noise(&clean, &noise, &timesteps)?;
-        let predicted = predict(&noisy, &timesteps)?;
+        let predicted = predict(&noisy, &timesteps.iter().map(|t| *t as f32).collect::<Vec<_>>())?;
         let target = model.schedule.target(&clean, &noise, &timesteps)?;
         (predicted - target)?.sqr()?.flatten_from(1)?.mean(1)
     }

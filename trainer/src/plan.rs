@@ -56,11 +56,11 @@ pub struct Plan {
 }
 
 impl Wishes {
-    /// What the memory allows beside `resident` bytes that are taken already. Checkpointing takes more time, so it is
+    /// What the memory allows beside the `taken` bytes that there are already. Checkpointing takes more time, so it is
     /// chosen only where without it not even one sample fits.
     #[must_use]
-    pub fn fit(&self, resident: u64, needs: &Footprint) -> Fit {
-        let room = self.memory.map(|memory| memory.saturating_sub(resident));
+    pub fn fit(&self, taken: u64, needs: &Footprint) -> Fit {
+        let room = self.memory.map(|memory| memory.saturating_sub(taken));
         let fits = |bytes: u64| room.is_none_or(|room| bytes <= room);
         let (checkpointing, checkpointing_why) = match self.checkpointing {
             Some(wish) => (wish, "as set"),

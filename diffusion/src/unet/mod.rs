@@ -1,6 +1,7 @@
 //! The frozen denoiser.
 
 pub(crate) mod blocks;
+mod checkpoint;
 mod context;
 mod transformer;
 
@@ -13,6 +14,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use self::blocks::{Downsample, Resnet, Upsample};
+use self::checkpoint::{Block, Checkpoint};
 use self::context::Seen;
 use self::transformer::{Shape, Transformer};
 use crate::cache::ModelCache;
@@ -25,7 +27,7 @@ use crate::ops::conv::{Conv3x3, Stride};
 use crate::ops::glue::{Move, join};
 use crate::ops::group_norm::{GroupNorm, Then};
 use crate::ops::linear::Linear;
-use crate::ops::tape::{Part, Value, frozen, frozen2};
+use crate::ops::tape::{Value, frozen, frozen2};
 use crate::weights::{Groups, SMALL, Scope, WeightFile, weight_file};
 
 pub use self::context::Context;
@@ -53,55 +55,6 @@ pub struct Unet {
 
 /// Resnets, each with its transformer if the block has any. Shared, so that a gradient checkpoint can hold them.
 type Stage = Vec<Arc<(Resnet, Option<Transformer>)>>;
-
-/// What a gradient checkpoint runs again as one.
-trait Block: Send + Sync {
-    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value>;
-
-    /// Gives back the memory of mapped weights until they are read again.
-    fn release(&self);
-}
-
-impl Block for (Resnet, Option<Transformer>) {
-    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value> {
-        let x = self.0.forward(x, Some(time))?;
-        self.1.as_ref().map_or(Ok(x.clone()), |transformer| transformer.forward(&x, seen))
-    }
-
-    fn release(&self) {
-        self.0.release();
-        self.1.iter().for_each(Transformer::release);
-    }
-}
-
-impl Block for Middle {
-    fn forward(&self, x: &Value, time: &Value, seen: &Seen<'_>) -> Result<Value> {
-        let x = self.transformer.forward(&self.first.forward(x, Some(time))?, seen)?;
-        self.last.forward(&x, Some(&seen.beside(&x, time)?))
-    }
-
-    fn release(&self) {
-        [&self.first, &self.last].into_iter().for_each(Resnet::release);
-        self.transformer.release();
-    }
-}
-
-/// A block that keeps nothing but its inputs, and whose mapped weights are in memory only while it runs: where activations are too
-/// much, weights may be.
-struct Checkpoint<B> {
-    block: Arc<B>,
-    time: Value,
-}
-
-impl<B: Block> Part for Checkpoint<B> {
-    fn run(&self, x: &Value, context: &Value) -> Result<Value> {
-        self.block.forward(x, &self.time, &Seen::Encoded(context))
-    }
-
-    fn rest(&self) {
-        self.block.release();
-    }
-}
 
 #[derive(Debug)]
 struct Down {
