@@ -30,16 +30,20 @@ pub fn load_on(settings: &Settings, device: &Device) -> Result<BaseModel, Failur
     let refuse = |error: &dyn std::fmt::Display| {
         Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
     };
-    let cache = settings.model_cache.as_deref().and_then(cache);
+    let cache = match &settings.model_cache {
+        Some(folder) => usable(folder, ModelCache::open(folder)),
+        None if checkpointing => usable(&settings.state, ModelCache::spill(&settings.state)),
+        None => None,
+    };
     let model = BaseModel::load_cached(&dir, computing, device, cache.as_ref()).map_err(|error| refuse(&error))?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
 }
 
-/// The cache in a folder. A start is no worse without one.
-fn cache(folder: &Path) -> Option<ModelCache> {
+/// The cache in a folder, if it can be used: without one the model is held in memory.
+fn usable(folder: &Path, cache: std::io::Result<ModelCache>) -> Option<ModelCache> {
     let unused = |error: &std::io::Error| warn!(%error, folder = %folder.display(), "no model cache is used");
-    ModelCache::open(folder).inspect_err(unused).ok()
+    cache.inspect_err(unused).ok()
 }
 
 /// As [`load`], off the runtime's threads, to be shared.

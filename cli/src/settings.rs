@@ -26,7 +26,7 @@ pub const DEFAULT_LISTEN: &str = "127.0.0.1:7431";
 pub struct Settings {
     /// Base model directory; none: the bundled one.
     pub model: Option<PathBuf>,
-    /// Folder that keeps base models as they are computed with; none: nowhere.
+    /// Folder that keeps base models as they are computed with; none: nothing is kept.
     pub model_cache: Option<PathBuf>,
     /// State folder.
     pub state: PathBuf,

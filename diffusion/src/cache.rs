@@ -1,7 +1,8 @@
 //! What a start makes of a base model and the next one finds again: the digests of its files, and its weights as panels.
 //!
-//! The files of panels are mapped, by all processes that use them, so none may change as long as it has its name: each is written
-//! under another, synced and renamed. The folder is its owner's alone, so that nobody else can cut one off under a process.
+//! The files of panels are mapped, by the process that makes them and by all that find them, so what is written of one never changes:
+//! each is written under another name, synced and renamed. The folder is its owner's alone, so that nobody else can cut one off under
+//! a process.
 
 mod shelf;
 
@@ -30,12 +31,14 @@ const SETTLED: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct ModelCache {
     folder: PathBuf,
+    /// Whether a later start is to find anything.
+    kept: bool,
     settled: Duration,
     /// By the files' canonical paths.
     digests: Mutex<BTreeMap<PathBuf, Known>>,
     /// Shelves that are written and have no name yet.
     filled: Mutex<Vec<Filling>>,
-    /// Bytes of the shelves that were found.
+    /// Bytes of the shelves that were found or filled.
     mapped: AtomicU64,
 }
 
@@ -87,14 +90,23 @@ impl ModelCache {
             let reason = "it is not its owner's alone; name a folder that is not there yet, or chmod 700 it";
             return Err(io::Error::new(ErrorKind::PermissionDenied, reason));
         }
-        let digests = read_digests(&folder.join(DIGESTS));
-        Ok(Self {
-            folder,
-            settled: SETTLED,
-            digests: Mutex::new(digests),
-            filled: Mutex::default(),
-            mapped: AtomicU64::new(0),
-        })
+        let digests = Mutex::new(read_digests(&folder.join(DIGESTS)));
+        Ok(Self { digests, ..Self::new(folder, true) })
+    }
+
+    /// One of which nothing is kept: panels are pages of nameless files in `folder`, made if it is not there, and gone with the model.
+    /// For those who are short of memory rather than of disk.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub fn spill(folder: &Path) -> io::Result<Self> {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        Ok(Self::new(folder.canonicalize()?, false))
+    }
+
+    fn new(folder: PathBuf, kept: bool) -> Self {
+        let (digests, filled, mapped) = (Mutex::default(), Mutex::default(), AtomicU64::new(0));
+        Self { folder, kept, settled: SETTLED, digests, filled, mapped }
     }
 
     /// SHA-256 of a file: the one known of it, if it has not changed since, else computed.
@@ -105,7 +117,7 @@ impl ModelCache {
         }
         let settled = stamp.is_settled(self.settled);
         let sha256 = hex::encode(sha256(path)?);
-        if settled && stamp == Stamp::of(&fs::metadata(path)?) {
+        if self.kept && settled && stamp == Stamp::of(&fs::metadata(path)?) {
             lock(&self.digests).insert(place, Known { stamp, sha256: sha256.clone() });
         }
         Ok(sha256)
@@ -141,22 +153,31 @@ impl ModelCache {
     /// Takes back the shelf of a component that was loaded.
     pub(crate) fn take_back(&self, shelf: Shelf) {
         if let Shelf::Filling(filling) = shelf {
+            self.mapped.fetch_add(filling.len() as u64, Ordering::Relaxed);
             lock(&self.filled).push(filling);
         }
     }
 
     /// Keeps what was made since; the digests of all files are computed by now.
-    pub(crate) fn keep(&self) {
+    ///
+    /// # Errors
+    /// The disk is full or fails: the weights that were mapped of it are not to be relied on, and its room is taken until they go.
+    pub(crate) fn keep(&self) -> io::Result<()> {
         for filling in std::mem::take(&mut *lock(&self.filled)) {
-            let Some(sha256) = self.known(filling.weights(), filling.stamp()) else { continue };
-            let weights = filling.weights().to_owned();
-            if let Err(error) = filling.finish(&self.panels(&sha256), &sha256) {
-                warn!(%error, weights = %weights.display(), "prepared weights cannot be kept in the model cache");
+            match self.known(filling.weights(), filling.stamp()) {
+                Some(sha256) => filling.finish(&self.panels(&sha256), &sha256)?,
+                None => filling.check()?,
             }
         }
         if let Err(error) = self.write_digests() {
             warn!(%error, folder = %self.folder.display(), "digests cannot be kept in the model cache");
         }
+        Ok(())
+    }
+
+    /// The folder.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Writes the digests, with those that another process has written, unless nothing is new. Files that are gone are forgotten.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use candle_core::{DType, Device, Result as TensorResult, Tensor};
+use tracing::warn;
 
 use crate::cache::ModelCache;
 use crate::digest::{ModelDigest, sha256};
@@ -80,8 +81,8 @@ impl BaseModel {
         Self::load_cached(dir, computing, device, None)
     }
 
-    /// As [`Self::load_with`], by what an earlier start has left in `cache`, if there is one, and leaving there what it lacks. The
-    /// model is the same to the bit.
+    /// As [`Self::load_with`], by what an earlier start has left in `cache`, if there is one, and leaving there what it lacks: its
+    /// weights are pages of files there. The model is the same to the bit.
     ///
     /// # Errors
     /// As [`Self::load`]; a cache that cannot be used is none.
@@ -111,8 +112,12 @@ impl BaseModel {
         );
         let ((unet, vae), (text, (digest, tokenizer))) = ((heavy.0?, heavy.1?), (light.0?, light.1));
         let (digest, tokenizer) = (digest?, tokenizer?);
-        if let Some(cache) = cache {
-            cache.keep();
+        if let Some(cache) = cache
+            && let Err(error) = cache.keep()
+        {
+            warn!(%error, folder = %cache.folder().display(), "weights cannot be written, they are prepared again in memory");
+            drop((unet, vae, text));
+            return Self::load_cached(dir, computing, device, None);
         }
         let model = Self {
             tokenizer,

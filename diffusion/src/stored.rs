@@ -82,7 +82,7 @@ impl Plain for f16 {
 
 impl<T> Held<T> {
     /// `bytes` of a file, aligned as its values are.
-    pub(crate) fn mapped(map: Arc<Mmap>, bytes: Range<usize>) -> Self {
+    fn mapped(map: Arc<Mmap>, bytes: Range<usize>) -> Self {
         Self::Mapped(Mapped { map, bytes, of: PhantomData })
     }
 }
@@ -166,10 +166,18 @@ impl Values {
             Fresh::Single(values) => Self::from(values),
             Fresh::Half(values) => Self::Half(Held::Own(values)),
         };
-        if let Some((shelf, name)) = place {
-            shelf.put(name, &values);
+        Ok(match place {
+            Some((shelf, name)) => shelf.put(name, values),
+            None => values,
+        })
+    }
+
+    /// The f16 (`half`) or f32 that `bytes` of a mapped file are.
+    pub(crate) fn mapped(map: Arc<Mmap>, bytes: Range<usize>, half: bool) -> Self {
+        match half {
+            true => Self::Half(Held::mapped(map, bytes)),
+            false => Self::Single(Held::mapped(map, bytes)),
         }
-        Ok(values)
     }
 
     /// All of `source`, read on all threads.

@@ -23,7 +23,7 @@ pub const KEYS: &[Key] = &[
     key(
         "model_cache",
         None,
-        "folder, its owner's alone, that keeps base models as they are computed with, each as large as its weights: later starts are quicker, and processes share memory; default: nowhere",
+        "folder, its owner's alone, that keeps base models as they are computed with, each as large as its weights: later starts are quicker, and processes share memory; default: nothing is kept",
     ),
     key("state", None, "state folder; default: ~/.local/share/likeness"),
     key("server", None, "server that client and workers call; default: the address in the state folder"),
@@ -42,7 +42,7 @@ pub const KEYS: &[Key] = &[
     key(
         "checkpointing",
         None,
-        "true: training keeps less in memory and computes it again; the result is the same; default: where it must",
+        "true: training keeps less in memory and computes it again, and weights are pages of a file, in the state folder without a model cache; the result is the same; default: where it must",
     ),
     key(
         "memory_budget",

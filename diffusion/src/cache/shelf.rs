@@ -7,17 +7,17 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 use tempfile::NamedTempFile;
 use tracing::{info, warn};
 
 use super::Stamp;
-use crate::stored::{Held, Values};
+use crate::stored::Values;
 use crate::weights::header;
 
 /// To be counted up when panels are laid out, or tensors joined, in another way.
@@ -75,17 +75,14 @@ impl Shelf {
         if (*dtype, place.len()) != (wanted, len * size) {
             return None;
         }
-        let map = Arc::clone(map);
-        Some(match half {
-            true => Values::Half(Held::mapped(map, place.clone())),
-            false => Values::Single(Held::mapped(map, place.clone())),
-        })
+        Some(Values::mapped(Arc::clone(map), place.clone(), half))
     }
 
-    /// Puts `values` there, if it is to be filled.
-    pub(crate) fn put(&self, name: String, values: &Values) {
-        if let Self::Filling(filling) = self {
-            filling.put(name, values);
+    /// Puts `values` there, if it is to be filled: they are pages of its file from now on, and take no memory of their own.
+    pub(crate) fn put(&self, name: String, values: Values) -> Values {
+        match self {
+            Self::Filling(filling) => filling.put(name, values),
+            Self::None | Self::Full(_) => values,
         }
     }
 }
@@ -109,7 +106,7 @@ impl Full {
         let place = |(from, to): (usize, usize)| start + from..start + to;
         let tensors = metadata.tensors().into_iter();
         let index = tensors.map(|(name, info)| (name, (info.dtype, place(info.data_offsets)))).collect();
-        Ok(Some(Self { map: Arc::new(map(&file)?), index }))
+        Ok(Some(Self { map: map(&file, 0, start + metadata.data_len())?, index }))
     }
 
     /// Bytes that are mapped.
@@ -118,11 +115,13 @@ impl Full {
     }
 }
 
-/// All of `file`, of which pages come into memory as they are used: to have all of them mapped at once takes longer than the faults.
+/// `len` bytes of `file`, of which pages come into memory as they are used: to have all of them mapped at once takes longer than the
+/// faults.
 #[allow(unsafe_code)]
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: a file of the cache is never written after it got its name, and nobody but its owner can reach it.
-    unsafe { Mmap::map(file) }
+fn map(file: &File, at: u64, len: usize) -> io::Result<Arc<Mmap>> {
+    // SAFETY: what is mapped of a file of the cache was written before, is never written again nor cut off, and nobody but its owner
+    // can reach it.
+    unsafe { MmapOptions::new().offset(at).len(len).map(file) }.map(Arc::new)
 }
 
 impl Filling {
@@ -141,37 +140,63 @@ impl Filling {
         self.stamp
     }
 
-    fn put(&self, name: String, values: &Values) {
-        let (dtype, bytes) = match values {
+    /// One that a full disk has not taken.
+    #[cfg(test)]
+    pub(super) fn failed(folder: &Path, weights: PathBuf, stamp: Stamp) -> Self {
+        let filling = Self::begin(folder, weights, stamp, 0).unwrap();
+        filling.contents().failure = Some(ErrorKind::StorageFull.into());
+        filling
+    }
+
+    /// Bytes of the file.
+    pub(super) fn len(&self) -> usize {
+        self.start + self.contents().bytes
+    }
+
+    /// What went wrong while it was filled.
+    ///
+    /// # Errors
+    /// The disk is full, or fails.
+    pub(super) fn check(&self) -> io::Result<()> {
+        self.contents().failure.take().map_or(Ok(()), Err)
+    }
+
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put(&self, name: String, values: Values) -> Values {
+        let (dtype, bytes) = match &values {
             Values::Single(values) => (Dtype::F32, pulp::bytemuck::cast_slice::<f32, u8>(values)),
             Values::Half(values) => {
                 use half::slice::HalfFloatSliceExt;
                 (Dtype::F16, pulp::bytemuck::cast_slice::<u16, u8>(values.reinterpret_cast()))
             }
         };
-        let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut contents = self.contents();
         if contents.failure.is_some() {
-            return;
+            return values;
         }
         let first = contents.bytes;
         contents.bytes += bytes.len();
         let (shape, data_offsets) = (vec![values.len()], (first, contents.bytes));
         contents.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
         drop(contents);
-        if let Err(error) = self.part.as_file().write_all_at(bytes, (self.start + first) as u64) {
-            // What it took of the disk is given back at once.
-            let _ = self.part.as_file().set_len(0);
-            self.contents.lock().unwrap_or_else(PoisonError::into_inner).failure.get_or_insert(error);
+        let (file, at) = (self.part.as_file(), (self.start + first) as u64);
+        match file.write_all_at(bytes, at).and_then(|()| map(file, at, bytes.len())) {
+            Ok(map) => Values::mapped(map, 0..bytes.len(), dtype == Dtype::F16),
+            Err(error) => {
+                self.contents().failure.get_or_insert(error);
+                values
+            }
         }
     }
 
     /// Writes the header and gives the file its name.
     pub(super) fn finish(self, path: &Path, sha256: &str) -> io::Result<()> {
         let began = Instant::now();
-        let Contents { tensors, bytes, failure } = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Some(failure) = failure {
-            return Err(failure);
-        }
+        self.check()?;
+        let Contents { tensors, bytes, .. } = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
         let metadata = Metadata::new(Some(facts(sha256)), tensors).map_err(io::Error::other)?;
         let mut head = serde_json::to_vec(&metadata)?;
         let room = self.start - size_of::<u64>();
@@ -231,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_said_once_and_leaves_nothing() {
+    fn a_full_disk_is_said_once_leaves_nothing_and_takes_no_values() {
         let dir = tempfile::tempdir().unwrap();
         let (weights, named) = (dir.path().join("weights"), dir.path().join("named.panels"));
         fs::write(&weights, "weights").unwrap();
@@ -239,8 +264,10 @@ mod tests {
         let mut filling = Filling::begin(dir.path(), weights, stamp, 2).unwrap();
         *filling.part.as_file_mut() = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let shelf = Shelf::Filling(filling);
-        shelf.put("0".to_owned(), &vec![1.0; 64].into());
-        shelf.put("64".to_owned(), &vec![1.0; 64].into());
+        for name in ["0", "64"] {
+            let values = shelf.put(name.to_owned(), vec![1.0; 64].into());
+            assert_eq!(values.get(0..64), vec![1.0; 64]);
+        }
         let Shelf::Filling(filling) = shelf else { unreachable!("it was made so") };
         assert_eq!(filling.finish(&named, "").unwrap_err().kind(), ErrorKind::StorageFull);
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

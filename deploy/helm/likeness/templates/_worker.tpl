@@ -70,6 +70,7 @@ spec:
       env:
         - {name: LIKENESS__TLS_CA, value: /etc/likeness/server-ca/tls.crt}
         - {name: LIKENESS__DRAIN_SECONDS, value: {{ $drain | quote }}}
+        - {name: LIKENESS__MODEL_CACHE, value: /var/lib/likeness/models}
         - {name: LIKENESS__TLS_CLIENT_CERT, value: /etc/likeness/identity/tls.crt}
         - {name: LIKENESS__TLS_CLIENT_KEY, value: /etc/likeness/identity/tls.key}
         {{- if .worker.group }}
@@ -158,8 +159,9 @@ spec:
     - name: models
       persistentVolumeClaim: {claimName: {{ . }}, readOnly: true}
     {{- end }}
+    # Prepared weights, as large as the model's, so that a container that is started again is ready in seconds.
     - name: state
-      emptyDir: {sizeLimit: 1Gi}
+      emptyDir: {sizeLimit: 20Gi}
     - name: tmp
       emptyDir: {sizeLimit: 1Gi}
     # The usual 64 MiB are too few for ranks that share memory.
