@@ -3,9 +3,9 @@
 use crate::bundle;
 use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
-use likeness_diffusion::{Arithmetic, BaseModel, Computing, Device, ModelCache};
+use likeness_diffusion::{Arithmetic, BaseModel, Computing, Device, LoadError, ModelCache};
 use likeness_proto::ModelFacts;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -23,21 +23,35 @@ pub fn load(settings: &Settings) -> Result<BaseModel, Failure> {
 /// # Errors
 /// As [`load`].
 pub fn load_on(settings: &Settings, device: &Device) -> Result<BaseModel, Failure> {
-    let dir = bundle::model_dir(settings.model.as_deref())?;
+    let (dir, refuse) = chosen(settings)?;
     let arithmetic = if settings.exact { Arithmetic::Exact } else { Arithmetic::Fast };
     let (checkpointing, precision) = (settings.checkpointing.unwrap_or(false), settings.precision.on(device)?);
     let computing = Computing { arithmetic, checkpointing, precision };
-    let refuse = |error: &dyn std::fmt::Display| {
-        Failure::new(Exit::Model, format!("cannot use the model {}: {error}", dir.display()))
-    };
     let cache = match &settings.model_cache {
         Some(folder) => usable(folder, ModelCache::open(folder)),
         None if checkpointing => usable(&settings.state, ModelCache::spill(&settings.state)),
         None => None,
     };
-    let model = BaseModel::load_cached(&dir, computing, device, cache.as_ref()).map_err(|error| refuse(&error))?;
+    let model = BaseModel::load_cached(&dir, computing, device, cache.as_ref()).map_err(refuse)?;
     info!(model = %model.name, digest = %model.digest, "base model loaded");
     Ok(model)
+}
+
+/// Bytes of the weights of the model that is set.
+///
+/// # Errors
+/// As [`load`].
+pub fn stored_bytes(settings: &Settings) -> Result<u64, Failure> {
+    let (dir, refuse) = chosen(settings)?;
+    BaseModel::stored_bytes(&dir).map_err(refuse)
+}
+
+/// The directory of the model that is set, else of the bundled one, and how it is refused.
+fn chosen(settings: &Settings) -> Result<(PathBuf, impl Fn(LoadError) -> Failure + use<>), Failure> {
+    let dir = bundle::model_dir(settings.model.as_deref())?;
+    let place = dir.display().to_string();
+    let refuse = move |error| Failure::new(Exit::Model, format!("cannot use the model {place}: {error}"));
+    Ok((dir, refuse))
 }
 
 /// The cache in a folder, if it can be used: without one the model is held in memory.

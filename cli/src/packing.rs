@@ -1,6 +1,7 @@
 //! How a trainer packs on this machine: the choice is the trainer's, made of the settings, the memory there is, and a curve
 //! of step times that is measured once for a model and a machine and kept in the state folder.
 
+use crate::device::DeviceWish;
 use crate::exit::Failure;
 use crate::settings::Settings;
 use crate::state_dir::StateDir;
@@ -60,8 +61,28 @@ impl Measuring {
 /// As [`models::load`].
 pub async fn load(settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Result<Ready, Failure> {
     let (settings, state) = (settings.clone(), state.cloned());
-    let load = move || Ok(ready(models::load(&settings)?, &settings, state.as_ref(), measuring));
+    let load = move || {
+        let settings = sparing(settings)?;
+        Ok(ready(models::load(&settings)?, &settings, state.as_ref(), measuring))
+    };
     spawn_blocking(load).await.map_err(Failure::unexpected)?
+}
+
+/// With checkpointing where weights alone are more than the memory budget, so that they are not held in memory as a whole.
+fn sparing(mut settings: Settings) -> Result<Settings, Failure> {
+    if settings.device == DeviceWish::Cpu && settings.checkpointing.is_none() {
+        let (weights, budget) = (models::stored_bytes(&settings)?, budget(&settings, memory::within_reach()));
+        if budget.is_some_and(|budget| weights > budget) {
+            let mib = |bytes: u64| bytes >> 20;
+            info!(
+                weights_mib = mib(weights),
+                budget_mib = budget.map(mib),
+                "weights beyond the memory budget: checkpointing"
+            );
+            settings.checkpointing = Some(true);
+        }
+    }
+    Ok(settings)
 }
 
 fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Ready {
@@ -276,6 +297,18 @@ mod tests {
         assert_eq!(chosen(&[("memory_budget", "1")]), (true, 1));
         assert_eq!(chosen(&[("memory_budget", "1"), ("checkpointing", "false")]), (false, 1));
         assert_eq!(chosen(&[("memory_budget", "1000000")]), (false, 16));
+    }
+
+    #[test]
+    fn weights_beyond_the_budget_are_pages_of_a_file() {
+        let home = tempfile::tempdir().unwrap();
+        let mapped = |flags: &[(&'static str, &str)]| {
+            let flags = [flags, &[("state", home.path().to_str().unwrap())]].concat();
+            models::load(&sparing(settings(&flags)).unwrap()).unwrap().mapped
+        };
+        assert!(mapped(&[("memory_budget", "1")]) > 1 << 20);
+        assert_eq!(mapped(&[("memory_budget", "1"), ("checkpointing", "false")]), 0);
+        assert_eq!(mapped(&[("memory_budget", "1000000")]), 0);
     }
 
     #[test]

@@ -134,6 +134,18 @@ impl BaseModel {
         Ok(model)
     }
 
+    /// Bytes of the networks in `dir`, as they are stored: of their weights, all but a few.
+    ///
+    /// # Errors
+    /// A file that is missing.
+    pub fn stored_bytes(dir: &Path) -> Result<u64, LoadError> {
+        let bytes = |file: String| match dir.join(&file).metadata() {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(source) => Err(LoadError::Io { path: dir.join(file), source }),
+        };
+        networks(dir)?.into_iter().map(bytes).sum()
+    }
+
     /// What the UNet looks at when it is to draw a prompt, whose slots name rows of `learned` `(n, d)`.
     ///
     /// # Errors
@@ -173,24 +185,30 @@ fn name(dir: &Path) -> String {
     whole.file_name().unwrap_or(whole.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Over every file that [`BaseModel::load`] reads.
-fn digest(dir: &Path, cache: Option<&ModelCache>) -> Result<ModelDigest, LoadError> {
-    let there = |file: &String| dir.join("tokenizer").join(file).is_file();
-    let optional = ["tokenizer_config.json", "special_tokens_map.json"].map(String::from).into_iter().filter(there);
-    let tokenizer = ["vocab.json", "merges.txt"].map(String::from).into_iter().chain(optional).collect();
-    let folders = [
-        ("scheduler", vec!["scheduler_config.json".into()]),
+/// The files of text encoder, UNet and VAE, within `dir`.
+fn networks(dir: &Path) -> Result<Vec<String>, LoadError> {
+    let networks = [
         ("text_encoder", TextEncoder::files(&dir.join("text_encoder"))?),
-        ("tokenizer", tokenizer),
         ("unet", Unet::files(&dir.join("unet"))?),
         ("vae", Vae::files(&dir.join("vae"))?),
     ];
     let named = |(folder, files): &(&str, Vec<String>)| -> Vec<String> {
         files.iter().map(|file| format!("{folder}/{file}")).collect()
     };
+    Ok(networks.iter().flat_map(named).collect())
+}
+
+/// Over every file that [`BaseModel::load`] reads.
+fn digest(dir: &Path, cache: Option<&ModelCache>) -> Result<ModelDigest, LoadError> {
+    let there = |file: &String| dir.join("tokenizer").join(file).is_file();
+    let optional = ["tokenizer_config.json", "special_tokens_map.json"].map(String::from).into_iter().filter(there);
+    let tokenizer = ["vocab.json", "merges.txt"].map(String::from).into_iter().chain(optional);
+    let mut files = networks(dir)?;
+    files.push("scheduler/scheduler_config.json".to_owned());
+    files.extend(tokenizer.map(|file| format!("tokenizer/{file}")));
     let one = |path: &Path| match cache {
         Some(cache) => cache.sha256(path),
         None => sha256(path).map(hex::encode),
     };
-    ModelDigest::of_files(dir, &folders.iter().flat_map(named).collect::<Vec<_>>(), one)
+    ModelDigest::of_files(dir, &files, one)
 }
