@@ -140,7 +140,7 @@ impl ModelCache {
             Ok(Shelf::Filling(Filling::begin(&self.folder, place, stamp, tensors)?))
         };
         shelf().unwrap_or_else(|error| {
-            warn!(%error, weights = %path.display(), "prepared weights cannot be kept in the model cache");
+            warn!(%error, weights = %path.display(), "prepared weights cannot be written, they are held in memory");
             Shelf::None
         })
     }
@@ -166,7 +166,7 @@ impl ModelCache {
         for filling in std::mem::take(&mut *lock(&self.filled)) {
             match self.known(filling.weights(), filling.stamp()) {
                 Some(sha256) => filling.finish(&self.panels(&sha256), &sha256)?,
-                None => filling.check()?,
+                None => filling.sync()?,
             }
         }
         if let Err(error) = self.write_digests() {

@@ -130,7 +130,13 @@ fn unsupported_settings_and_parts_that_do_not_fit_are_named() {
 #[test]
 fn the_half_size_file_loads_where_the_plain_one_is_missing() {
     let copy = Copy::new();
-    fs::rename(copy.path(UNET), copy.path("unet/diffusion_pytorch_model.fp16.safetensors")).unwrap();
+    let stored = || BaseModel::stored_bytes(copy.dir.path()).unwrap();
+    let half = copy.path("unet/diffusion_pytorch_model.fp16.safetensors");
+    let before = stored();
+    fs::write(&half, "beside it").unwrap();
+    assert_eq!(stored(), before, "a file that is not read takes no memory");
+    fs::rename(copy.path(UNET), half).unwrap();
+    assert_eq!(stored(), before);
     copy.load().unwrap();
 }
 

@@ -41,7 +41,7 @@ pub(super) async fn command(context: &Context) -> Result<(), Failure> {
     let settings = &context.settings;
     let on_gpu = matches!(settings.device, DeviceWish::Cuda(_));
     let weights = machine::weights(settings);
-    let memory = machine::memory(weights);
+    let memory = machine::memory(settings, weights);
     let model = machine::model(settings, memory.is_ok());
     let (bucket, bucket_clock) = places::bucket(settings).await;
     let (store, store_clock) = places::store(settings).await;

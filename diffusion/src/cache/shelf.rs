@@ -153,12 +153,13 @@ impl Filling {
         self.start + self.contents().bytes
     }
 
-    /// What went wrong while it was filled.
+    /// Has what was put there reach the disk: pages that it has not taken would be lost when memory is short.
     ///
     /// # Errors
     /// The disk is full, or fails.
-    pub(super) fn check(&self) -> io::Result<()> {
-        self.contents().failure.take().map_or(Ok(()), Err)
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.contents().failure.take().map_or(Ok(()), Err)?;
+        self.part.as_file().sync_all()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -195,8 +196,10 @@ impl Filling {
     /// Writes the header and gives the file its name.
     pub(super) fn finish(self, path: &Path, sha256: &str) -> io::Result<()> {
         let began = Instant::now();
-        self.check()?;
-        let Contents { tensors, bytes, .. } = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Contents { tensors, bytes, failure } = self.contents.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         let metadata = Metadata::new(Some(facts(sha256)), tensors).map_err(io::Error::other)?;
         let mut head = serde_json::to_vec(&metadata)?;
         let room = self.start - size_of::<u64>();

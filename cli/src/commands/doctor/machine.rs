@@ -6,7 +6,6 @@ use crate::settings::Settings;
 use crate::{bundle, memory, models};
 use likeness_diffusion::memory::of_gpu;
 use std::fs;
-use std::path::Path;
 
 /// Devices that are looked for.
 const MOST_DEVICES: usize = 64;
@@ -17,23 +16,13 @@ const OLDEST_DRIVER: u32 = 580;
 
 /// Bytes of the weights of the model that is set; none: it has none.
 pub(super) fn weights(settings: &Settings) -> Option<u64> {
-    let dir = bundle::model_dir(settings.model.as_deref()).ok()?;
-    let sizes = ["text_encoder", "unet", "vae"].map(|component| weights_in(&dir.join(component)));
-    sizes.into_iter().sum()
+    models::stored_bytes(settings).ok()
 }
 
-/// Of the files that are loaded: those in halves only where there are no others.
-fn weights_in(component: &Path) -> Option<u64> {
-    let files = fs::read_dir(component).ok()?.flatten();
-    let files = files.filter_map(|file| Some((file.file_name().into_string().ok()?, file.metadata().ok()?.len())));
-    let (halves, whole): (Vec<_>, Vec<_>) =
-        files.filter(|(name, _)| name.ends_with(".safetensors")).partition(|(name, _)| name.contains(".fp16."));
-    let loaded = if whole.is_empty() { halves } else { whole };
-    loaded.iter().map(|(_, size)| *size).reduce(|sum, size| sum + size)
-}
-
-pub(super) fn memory(weights: Option<u64>) -> Finding {
-    fits(memory::within_reach(), weights)
+/// Weights that are pages of a file need no memory of their own.
+pub(super) fn memory(settings: &Settings, weights: Option<u64>) -> Finding {
+    let held = weights.filter(|_| settings.checkpointing != Some(true));
+    fits(memory::within_reach(), held).map_err(|why| format!("{why}; or, to train only, set checkpointing to true"))
 }
 
 fn fits(reach: Option<u64>, weights: Option<u64>) -> Finding {
@@ -129,20 +118,6 @@ mod tests {
         let why = fits(Some(1 << 30), Some(3 << 30)).unwrap_err();
         assert!(why.contains("1024 MiB") && why.contains("3072") && why.contains("raise"), "{why}");
         assert!(fits(None, Some(1)).is_ok() && fits(Some(1), None).is_ok());
-    }
-
-    #[test]
-    fn the_weights_are_those_that_are_loaded() {
-        let home = tempfile::tempdir().unwrap();
-        let put = |file: &str, bytes: usize| fs::write(home.path().join(file), vec![0; bytes]).unwrap();
-        assert_eq!(weights_in(home.path()), None);
-        put("model.fp16.safetensors", 10);
-        put("config.json", 1000);
-        assert_eq!(weights_in(home.path()), Some(10));
-        put("model.safetensors", 20);
-        assert_eq!(weights_in(home.path()), Some(20));
-        let bundled = crate::settings::Settings::resolve(&crate::settings::Sources::default()).unwrap().settings;
-        assert!(weights(&bundled).is_some_and(|bytes| bytes > 1 << 20));
     }
 
     #[test]
