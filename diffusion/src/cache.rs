@@ -137,7 +137,7 @@ impl ModelCache {
                 self.mapped.fetch_add(full.len() as u64, Ordering::Relaxed);
                 return Ok(Shelf::Full(full));
             }
-            Ok(Shelf::Filling(Filling::begin(&self.folder, place, stamp, tensors)?))
+            Ok(Shelf::Filling(Filling::begin(&self.folder, (place, stamp), tensors, self.kept)?))
         };
         shelf().unwrap_or_else(|error| {
             warn!(%error, weights = %path.display(), "prepared weights cannot be written, they are held in memory");

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use memmap2::{Mmap, MmapOptions};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 use tracing::{info, warn};
 
 use super::Stamp;
@@ -26,8 +26,8 @@ const LAYOUT: usize = 1;
 const HEADER: (usize, usize) = (1 << 10, 1 << 8);
 /// What the values begin at a multiple of.
 const PAGE: usize = 4096;
-/// Age from which a file that was never finished is nobody's any more.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// Age from which a file that was never finished, and that nobody holds, is nobody's: until then it may not be held yet.
+const ABANDONED: Duration = Duration::from_secs(10);
 
 /// Where values made of a weight file come from or go to.
 #[derive(Debug, Default)]
@@ -53,7 +53,9 @@ pub(crate) struct Full {
 pub(crate) struct Filling {
     weights: PathBuf,
     stamp: Stamp,
-    part: NamedTempFile,
+    file: File,
+    /// The name that it has until it gets its own; none: it never gets one.
+    under_way: Option<TempPath>,
     /// Where the values begin.
     start: usize,
     contents: Mutex<Contents>,
@@ -125,11 +127,22 @@ fn map(file: &File, at: u64, len: usize) -> io::Result<Arc<Mmap>> {
 }
 
 impl Filling {
-    /// A file for the values of the weights at `weights`, of so many tensors.
-    pub(super) fn begin(folder: &Path, weights: PathBuf, stamp: Stamp, tensors: usize) -> io::Result<Self> {
-        sweep(folder);
+    /// A file for the values of the weights at `weights`, of so many tensors; of no name unless it is to be `kept`.
+    pub(super) fn begin(
+        folder: &Path,
+        (weights, stamp): (PathBuf, Stamp),
+        tensors: usize,
+        kept: bool,
+    ) -> io::Result<Self> {
+        let (file, under_way) = if kept {
+            sweep(folder);
+            let (file, path) = part(folder)?.into_parts();
+            (file, Some(path))
+        } else {
+            (tempfile::tempfile_in(folder)?, None)
+        };
         let start = (HEADER.0 + tensors * HEADER.1).next_multiple_of(PAGE);
-        Ok(Self { weights, stamp, part: part(folder)?, start, contents: Mutex::default() })
+        Ok(Self { weights, stamp, file, under_way, start, contents: Mutex::default() })
     }
 
     pub(super) fn weights(&self) -> &Path {
@@ -143,7 +156,7 @@ impl Filling {
     /// One that a full disk has not taken.
     #[cfg(test)]
     pub(super) fn failed(folder: &Path, weights: PathBuf, stamp: Stamp) -> Self {
-        let filling = Self::begin(folder, weights, stamp, 0).unwrap();
+        let filling = Self::begin(folder, (weights, stamp), 0, true).unwrap();
         filling.contents().failure = Some(ErrorKind::StorageFull.into());
         filling
     }
@@ -159,7 +172,7 @@ impl Filling {
     /// The disk is full, or fails.
     pub(super) fn sync(&self) -> io::Result<()> {
         self.contents().failure.take().map_or(Ok(()), Err)?;
-        self.part.as_file().sync_all()
+        self.file.sync_all()
     }
 
     fn contents(&self) -> MutexGuard<'_, Contents> {
@@ -183,8 +196,8 @@ impl Filling {
         let (shape, data_offsets) = (vec![values.len()], (first, contents.bytes));
         contents.tensors.push((name, TensorInfo { dtype, shape, data_offsets }));
         drop(contents);
-        let (file, at) = (self.part.as_file(), (self.start + first) as u64);
-        match file.write_all_at(bytes, at).and_then(|()| map(file, at, bytes.len())) {
+        let at = (self.start + first) as u64;
+        match self.file.write_all_at(bytes, at).and_then(|()| map(&self.file, at, bytes.len())) {
             Ok(map) => Values::mapped(map, 0..bytes.len(), dtype == Dtype::F16),
             Err(error) => {
                 self.contents().failure.get_or_insert(error);
@@ -207,9 +220,10 @@ impl Filling {
             return Err(io::Error::other(format!("a header of {} bytes does not fit into {room}", head.len())));
         }
         head.resize(room, b' ');
-        self.part.as_file().write_all_at(&(room as u64).to_le_bytes(), 0)?;
-        self.part.as_file().write_all_at(&head, size_of::<u64>() as u64)?;
-        name(self.part, path)?;
+        self.file.write_all_at(&(room as u64).to_le_bytes(), 0)?;
+        self.file.write_all_at(&head, size_of::<u64>() as u64)?;
+        let Some(under_way) = self.under_way else { return self.file.sync_all() };
+        name(NamedTempFile::from_parts(self.file, under_way), path)?;
         info!(mib = bytes >> 20, seconds = began.elapsed().as_secs_f64(), place = %path.display(), "weights kept as panels");
         Ok(())
     }
@@ -225,9 +239,11 @@ fn facts(sha256: &str) -> HashMap<String, String> {
 /// What a file under way to its name ends with.
 const UNDER_WAY: &str = ".part";
 
-/// A file of its owner's under way to its name, in a folder; gone when dropped before it got there.
+/// A file of its owner's under way to its name, in a folder, held by a lock; gone when dropped before it got there.
 fn part(folder: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new().suffix(UNDER_WAY).tempfile_in(folder)
+    let part = tempfile::Builder::new().suffix(UNDER_WAY).tempfile_in(folder)?;
+    part.as_file().lock()?;
+    Ok(part)
 }
 
 /// Gives a file its name, in place of another's that may have it.
@@ -247,8 +263,9 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
 fn sweep(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten().filter(|entry| entry.path().to_string_lossy().ends_with(UNDER_WAY)) {
-        let changed = entry.metadata().and_then(|metadata| metadata.modified());
-        if changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|ago| ago > ABANDONED)) {
+        let made = entry.metadata().and_then(|metadata| metadata.modified());
+        let old = made.is_ok_and(|made| made.elapsed().is_ok_and(|ago| ago > ABANDONED));
+        if old && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -264,8 +281,8 @@ mod tests {
         let (weights, named) = (dir.path().join("weights"), dir.path().join("named.panels"));
         fs::write(&weights, "weights").unwrap();
         let stamp = Stamp::of(&fs::metadata(&weights).unwrap());
-        let mut filling = Filling::begin(dir.path(), weights, stamp, 2).unwrap();
-        *filling.part.as_file_mut() = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut filling = Filling::begin(dir.path(), (weights, stamp), 2, true).unwrap();
+        filling.file = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
         let shelf = Shelf::Filling(filling);
         for name in ["0", "64"] {
             let values = shelf.put(name.to_owned(), vec![1.0; 64].into());

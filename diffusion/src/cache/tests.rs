@@ -201,10 +201,13 @@ fn a_folder_that_others_may_read_is_refused() {
 fn what_a_killed_process_left_is_swept_away() {
     let case = Case::new();
     let cache = case.cache();
-    let left = case.dir.path().join("cache/.1-0.part");
-    fs::write(&left, "half").unwrap();
-    let old = SystemTime::now() - Duration::from_secs(7200);
-    File::options().write(true).open(&left).unwrap().set_modified(old).unwrap();
+    let [left, held] = ["left.part", "held.part"].map(|name| case.dir.path().join("cache").join(name));
+    let [_, holder] = [&left, &held].map(|path| {
+        let file = File::create(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(60)).unwrap();
+        file
+    });
+    holder.lock().unwrap();
     case.load(Some(&cache));
-    assert!(!left.exists());
+    assert!(!left.exists() && held.exists(), "a process that lives holds its own");
 }
