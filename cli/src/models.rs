@@ -56,7 +56,9 @@ fn chosen(settings: &Settings) -> Result<(PathBuf, impl Fn(LoadError) -> Failure
 
 /// The cache in a folder, if it can be used: without one the model is held in memory.
 fn usable(folder: &Path, cache: std::io::Result<ModelCache>) -> Option<ModelCache> {
-    let unused = |error: &std::io::Error| warn!(%error, folder = %folder.display(), "prepared weights cannot be written there, they are held in memory");
+    let unused = |error: &std::io::Error| {
+        warn!(%error, folder = %folder.display(), "prepared weights cannot be written there, they are held in memory");
+    };
     cache.inspect_err(unused).ok()
 }
 

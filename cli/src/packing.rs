@@ -61,31 +61,38 @@ impl Measuring {
 /// As [`models::load`].
 pub async fn load(settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Result<Ready, Failure> {
     let (settings, state) = (settings.clone(), state.cloned());
-    let load = move || {
-        let settings = sparing(settings)?;
-        Ok(ready(models::load(&settings)?, &settings, state.as_ref(), measuring))
-    };
+    let load = move || prepare(settings, state.as_ref(), measuring);
     spawn_blocking(load).await.map_err(Failure::unexpected)?
 }
 
-/// With checkpointing where weights alone are more than the memory budget, so that they are not held in memory as a whole.
-fn sparing(mut settings: Settings) -> Result<Settings, Failure> {
-    if settings.device == DeviceWish::Cpu && settings.checkpointing.is_none() {
-        let (weights, budget) = (models::stored_bytes(&settings)?, budget(&settings, memory::within_reach()));
-        if budget.is_some_and(|budget| weights > budget) {
-            let mib = |bytes: u64| bytes >> 20;
-            info!(
-                weights_mib = mib(weights),
-                budget_mib = budget.map(mib),
-                "weights beyond the memory budget: checkpointing"
-            );
+fn prepare(mut settings: Settings, state: Option<&StateDir>, measuring: Measuring) -> Result<Ready, Failure> {
+    let why = match settings.checkpointing {
+        None if weights_are_too_many(&settings)? => {
             settings.checkpointing = Some(true);
+            Some("weights alone are more than the memory budget")
         }
-    }
-    Ok(settings)
+        _ => None,
+    };
+    Ok(ready(models::load(&settings)?, &settings, why, state, measuring))
 }
 
-fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, measuring: Measuring) -> Ready {
+/// Whether they are more than the memory budget, so that they are not to be held in memory as a whole.
+fn weights_are_too_many(settings: &Settings) -> Result<bool, Failure> {
+    if settings.device != DeviceWish::Cpu {
+        return Ok(false);
+    }
+    let weights = models::stored_bytes(settings)?;
+    Ok(budget(settings, memory::within_reach()).is_some_and(|budget| weights > budget))
+}
+
+/// `why` there is checkpointing, if it was chosen before.
+fn ready(
+    mut model: BaseModel,
+    settings: &Settings,
+    why: Option<&'static str>,
+    state: Option<&StateDir>,
+    measuring: Measuring,
+) -> Ready {
     let side = model.latent_side();
     let (taken, reach) = match of_gpu(&model.device) {
         Some((taken, all)) => (taken, Some(all)),
@@ -101,7 +108,8 @@ fn ready(mut model: BaseModel, settings: &Settings, state: Option<&StateDir>, me
         memory: budget(settings, reach).map(|memory| taken + memory.saturating_sub(taken) / settings.ranks as u64),
         ranks: NonZeroUsize::new(settings.ranks * settings.group_size),
     };
-    let fit = wishes.fit(taken, &model.footprint(side, side));
+    let mut fit = wishes.fit(taken, &model.footprint(side, side));
+    fit.checkpointing_why = why.unwrap_or(fit.checkpointing_why);
     model.unet.set_checkpointing(fit.checkpointing);
     let model = Arc::new(model);
 
@@ -244,7 +252,7 @@ mod tests {
     }
 
     fn prepared(settings: &Settings, state: &StateDir, measuring: Measuring) -> Ready {
-        ready(models::load(settings).unwrap(), settings, Some(state), measuring)
+        prepare(settings.clone(), Some(state), measuring).unwrap()
     }
 
     fn kept(state: &StateDir) -> Kept {
@@ -291,24 +299,15 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let state = StateDir::at(home.path());
         let chosen = |flags: &[(&'static str, &str)]| {
-            let ready = prepared(&settings(flags), &state, Measuring::Never);
-            (ready.model.unet.checkpointing(), ready.plan.samples.get())
-        };
-        assert_eq!(chosen(&[("memory_budget", "1")]), (true, 1));
-        assert_eq!(chosen(&[("memory_budget", "1"), ("checkpointing", "false")]), (false, 1));
-        assert_eq!(chosen(&[("memory_budget", "1000000")]), (false, 16));
-    }
-
-    #[test]
-    fn weights_beyond_the_budget_are_pages_of_a_file() {
-        let home = tempfile::tempdir().unwrap();
-        let mapped = |flags: &[(&'static str, &str)]| {
             let flags = [flags, &[("state", home.path().to_str().unwrap())]].concat();
-            models::load(&sparing(settings(&flags)).unwrap()).unwrap().mapped
+            let Ready { model, plan, .. } = prepared(&settings(&flags), &state, Measuring::Never);
+            (model.unet.checkpointing(), model.mapped > 0, plan.samples.get())
         };
-        assert!(mapped(&[("memory_budget", "1")]) > 1 << 20);
-        assert_eq!(mapped(&[("memory_budget", "1"), ("checkpointing", "false")]), 0);
-        assert_eq!(mapped(&[("memory_budget", "1000000")]), 0);
+        // The weights take 12 MiB.
+        assert_eq!(chosen(&[("memory_budget", "1")]), (true, true, 1), "weights are pages of a file");
+        assert_eq!(chosen(&[("memory_budget", "20")]), (true, false, 1), "weights fit, no sample does");
+        assert_eq!(chosen(&[("memory_budget", "1"), ("checkpointing", "false")]), (false, false, 1));
+        assert_eq!(chosen(&[("memory_budget", "1000000")]), (false, false, 16));
     }
 
     #[test]
